@@ -1,0 +1,35 @@
+# Everything from a fresh machine with Python 3.11 or newer:  make demo,  make test
+PYTHON ?= python3
+BIN = .venv/bin
+# torch is pinned in constraints.txt: left free, pip may choose a build that brings several GB of CUDA.
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test check tests install clean benchmarks
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unfreeze needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/unfreeze demo
+
+test: check tests
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tests: install
+	$(BIN)/python -m pytest
+
+benchmarks: install
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist src/*.egg-info

@@ -1,0 +1,5 @@
+"""``python -m unfreeze`` is the command ``unfreeze``."""
+
+from unfreeze.cli import main
+
+main()

@@ -1,0 +1,506 @@
+"""The way of the data on one page: what every command, page and launcher calls.
+
+    Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from unfreeze import durable, tasks
+from unfreeze.costs import expect
+from unfreeze.data.sources import read
+from unfreeze.errors import Interrupted, ModelError, RecipeError, RequestError, UnfreezeError
+from unfreeze.evaluation import evaluate_rows
+from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.plan import Plan, attention_dropout_name, make, model_config
+from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
+from unfreeze.randomness import seed_all
+from unfreeze.recipe import Recipe
+from unfreeze.results import measure
+from unfreeze.run import Run, Status, check_is_free, free_folder
+from unfreeze.schedule import Schedule
+from unfreeze.serving import predictor
+from unfreeze.serving.predictor import Predictor
+from unfreeze.training.engine import Engine, Rows
+from unfreeze.training.interruption import StopFlag, stop_on_signals
+from unfreeze.training.observers import Observer, ProgressBar
+from unfreeze.types import Prediction
+
+RUNS_FOLDER = "runs"
+
+
+class TrainedRun(Run):
+    """A run that can be used: `predict`, `evaluate`, `report`.
+
+    Example:
+        >>> run = TrainedRun("runs/reviews")  # doctest: +SKIP
+        >>> run.predict(["Works as promised."])[0].label  # doctest: +SKIP
+        'positive'
+    """
+
+    _predictor: Predictor | None = None
+
+    @property
+    def predictor(self) -> Predictor:
+        """The fine-tuned model with its task; loaded once.
+
+        Raises:
+            RequestError: E-RUN-STATE, when the run has not come as far as writing its model.
+            ModelError: E-MODEL-BROKEN, when the files are damaged.
+        """
+        if self._predictor is None:
+            if not self.model_folder.is_dir():
+                raise RequestError(
+                    "RUN-STATE",
+                    f"this run has no model yet: it is {self.status.state}",
+                    where=str(self.folder),
+                    remedy=f"unfreeze resume {self.folder}",
+                )
+            self._predictor = Predictor.load(self.model_folder)
+        return self._predictor
+
+    def predict(self, inputs: Sequence[str] | Sequence[Sequence[str]] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """Answers for texts, in order; see `Predictor.predict`."""
+        return self.predictor.predict([inputs] if isinstance(inputs, str) else inputs)
+
+    def evaluate(self, data: Any, *, encoding: str | None = None) -> dict[str, Any]:
+        """Metrics on other labelled rows; see `evaluate`."""
+        return evaluate(self, data, encoding=encoding)
+
+    def report(self) -> Path:
+        """Write report.html anew and return where it is."""
+        return report(self)
+
+
+# the main road ---------------------------------------------------------------------------------------------------
+
+
+def train(
+    data: Any = None,
+    *,
+    task: str | None = None,
+    model: str | Path | Run | None = None,
+    schedule: str | Schedule | Sequence[Any] | None = None,
+    test: Any = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    recipe: str | Path | None = None,
+    allow_remote_code: bool = False,
+    observers: Sequence[Observer] = (),
+    console: Console | None = None,
+    **values: Any,
+) -> TrainedRun:
+    """Fine-tune a pretrained model on the user's rows.
+
+    Args:
+        data: A file, folder or Hub id; or a DataFrame, a `datasets.Dataset`, a list of dicts.
+        task: For example ``text-classification``; default: that.
+        model: A Hub id, a folder, a finished run to go on from, or ``builtin:text`` (the default).
+        schedule: ``head``, ``last(k)``, ``gradual``, ``full``, a `Schedule`, or a list of phases.
+        test: Rows for the reported figure, of the same kinds as `data`.
+        output: Folder of the run; default: a new one under ``runs/``.
+        seed: Of every draw; default 0.
+        settings: Texts such as ``train.learning_rate=1e-4``.
+        recipe: A YAML recipe; the arguments win over it.
+        allow_remote_code: Run code that the model's repository brings. Only with repositories you trust.
+        observers: Called with every event.
+        console: Where progress is shown; None: nowhere.
+        **values: Recipe sections or keys, such as ``train={"epochs": 3}``.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        RequestError: The recipe, the data or the task is wrong; nothing was written.
+        ModelError, NumericsError, ResourceError: See `unfreeze.errors`; the run's status says what to do.
+        Interrupted: After a checkpoint; `resume` goes on.
+    """
+    asked = _recipe(data, task, model, schedule, test, output, seed, settings, recipe, values)
+    with stop_on_signals() as stop:
+        prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
+        _show_plan(plan_, console)
+        stop.check()
+        folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
+        run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
+        _keep_rows_of_python_objects(run, data, test)
+        return _carry_out(run, prepared, plan_, stop, observers, console)
+
+
+def plan(data: Any = None, *, test: Any = None, console: Console | None = None, **arguments: Any) -> Plan:
+    """What `train` would do with the same arguments; trains and writes nothing."""
+    names = ("task", "model", "schedule", "output", "seed")
+    named = {n: arguments.pop(n, None) for n in names}
+    settings, recipe = arguments.pop("settings", ()), arguments.pop("recipe", None)
+    allow_remote_code = arguments.pop("allow_remote_code", False)
+    asked = _recipe(
+        data, named["task"], named["model"], named["schedule"], test, named["output"], named["seed"],
+        settings, recipe, arguments,
+    )  # fmt: skip
+    return _plan(asked, data, test, allow_remote_code, console)[1]
+
+
+def resume(
+    run: str | Path | Run,
+    *,
+    allow_remote_code: bool = False,
+    observers: Sequence[Observer] = (),
+    console: Console | None = None,
+) -> TrainedRun:
+    """Go on with an interrupted or failed run from its newest checkpoint; a finished one is returned as it is.
+
+    Raises:
+        RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels or weights are not those it was started with.
+    """
+    found = TrainedRun(run.folder if isinstance(run, Run) else run)
+    if found.status.state == "done":
+        return found
+    for sentence in durable.recover(found.folder):
+        found.log("notice", found.status.step, text=sentence)
+    asked, plan_ = Recipe.from_file(found.recipe_path), Plan.from_json(found.plan)
+    with stop_on_signals() as stop:
+        set_up(plan_.settings.threads)
+        kept = found.folder / "data"
+        data = kept if kept.is_dir() else None
+        prepared = prepare(asked, data, allow_remote_code=allow_remote_code, say=_say(console))
+        _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
+        found.set_status(Status("running", step=found.status.step))
+        return _carry_out(found, prepared, plan_, stop, observers, console)
+
+
+def _carry_out(
+    run: TrainedRun,
+    prepared: Prepared,
+    plan_: Plan,
+    stop: StopFlag,
+    observers: Sequence[Observer],
+    console: Console | None,
+) -> TrainedRun:
+    """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last."""
+    say = _say(console)
+
+    def check() -> None:
+        stop.check(str(run.folder))
+
+    with _recording_the_end(run):
+        task = prepared.task
+        if not _is_written(run):
+            model = _fine_tuned(run, prepared, plan_, stop, observers, console)
+            _write_model(run, prepared, plan_, model)
+        run.set_status(Status("trained", step=plan_.total_steps))
+        using = Predictor.load(run.model_folder)
+        task = using.task
+        measure(
+            run,
+            prepared,
+            task,
+            using.model,
+            pretrained=lambda: _pretrained(prepared, plan_),
+            check=check,
+            say=say,
+        )
+        _judge_and_report(run, say)
+        run.set_status(Status("done", step=plan_.total_steps, exit_status=0))
+    return run
+
+
+def _fine_tuned(
+    run: TrainedRun,
+    prepared: Prepared,
+    plan_: Plan,
+    stop: StopFlag,
+    observers: Sequence[Observer],
+    console: Console | None,
+) -> torch.nn.Module:
+    """The model with its best weights, and the task's thresholds chosen."""
+    started = time.monotonic()
+    model = _pretrained(prepared, plan_)
+    validation = Rows(prepared.validation_examples) if prepared.validation_examples else None
+    bar = ProgressBar(console) if console is not None else nullcontext()
+    with bar as shown:
+        watching = [*observers, *([shown] if shown is not None else [])]
+        engine = Engine(
+            prepared.task,
+            model,
+            plan_.phases,
+            plan_.settings,
+            Rows(prepared.train_examples),
+            validation,
+            run,
+            observers=watching,
+            stop=stop,
+        )
+        engine.train()
+        if validation is not None:
+            prepared.task.adjust(engine.evaluate().metric)
+    steps = [e.values for e in run.events("step")]
+    last = [s["loss"] for s in steps[-max(1, len(steps) // 10) :]]
+    run.write_results(
+        "train",
+        {
+            "runtime": round(engine.state.seconds, 3),
+            "process_seconds": round(time.monotonic() - started, 3),
+            "samples": len(prepared.train),
+            "steps": engine.state.step,
+            "epochs": round(engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3),
+            "loss": float(np.mean(last)) if last else None,
+            "tokens_per_second": sum(s["tokens"] for s in steps) / max(engine.state.seconds, 1e-9),
+            "peak_memory_bytes": peak_memory_bytes(),
+        },
+    )
+    return model
+
+
+def _pretrained(prepared: Prepared, plan_: Plan) -> torch.nn.Module:
+    """The model as it is before training: pretrained backbone, new head drawn by the run's seed."""
+    seed_all(plan_.settings.seed, "new head")
+    config = model_config(prepared.config, plan_.settings)
+    return prepared.task.build(prepared.source, config).model
+
+
+def _write_model(run: TrainedRun, prepared: Prepared, plan_: Plan, model: torch.nn.Module) -> None:
+    prepared.task.finish(model)
+    model.eval().to("cpu")
+    if (name := attention_dropout_name(prepared.config)) is not None:
+        setattr(model.config, name, getattr(prepared.config, name))
+    extra = {"base_model": plan_.model, "identity": plan_.identity}
+    task_class = prepared.recipe.task or DEFAULT_TASK
+    durable.publish(
+        run.model_folder, lambda staging: predictor.save(staging, prepared.task, task_class, model, extra)
+    )
+    _check_written(run, prepared, model)
+
+
+def _check_written(run: TrainedRun, prepared: Prepared, model: torch.nn.Module) -> None:
+    """The model that was written must answer as the one in memory.
+
+    Raises:
+        ModelError: E-MODEL-BROKEN.
+    """
+    examples = (prepared.validation_examples or prepared.train_examples)[:8]
+    batch = prepared.task.collate(examples)
+    again = Predictor.load(run.model_folder, device="cpu")
+    with torch.inference_mode():
+        before = prepared.task.predict(model, batch)
+        after = again.task.predict(again.model, batch)
+    if not torch.equal(before, after):
+        difference = float((before - after).abs().max())
+        raise ModelError(
+            "MODEL-BROKEN",
+            f"the model that was written answers differently from the one in memory (by up to {difference:.2g})",
+            where=str(run.model_folder),
+        )
+
+
+def _judge_and_report(run: TrainedRun, say: Any) -> None:
+    from unfreeze.report.card import write_card
+    from unfreeze.report.findings import judge
+
+    say("writing the report")
+    run.write_findings(judge(run))
+    write_card(run, run.model_folder)
+    report(run)
+
+
+# using a run -----------------------------------------------------------------------------------------------------
+
+
+def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -> dict[str, Any]:
+    """Metrics of a finished run on other labelled rows.
+
+    Args:
+        run: A run or its folder.
+        data: As for `train`; where it has test rows, those are used, otherwise all its rows.
+
+    Returns:
+        Hugging Face's names: ``eval_loss``, ``eval_accuracy`` ..., with ``eval_intervals``.
+
+    Raises:
+        DataError: Columns or labels that do not fit the run.
+    """
+    found = _as_run(run)
+    using = found.predictor
+    splits = read(data, encoding=encoding)
+    table = splits.test if splits.test is not None else splits.train
+    stored = using.task.roles
+    asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
+    using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
+    result = evaluate_rows(using.task, using.model, table, device=using.device)
+    return {f"eval_{k}": v for k, v in result.to_json().items()}
+
+
+def predict(run: str | Path | Run, data: Any, *, encoding: str | None = None) -> Iterator[Prediction]:
+    """Answers for every row of a file, a folder or an object; labels are not needed.
+
+    Raises:
+        DataError: The text columns of the run are not there.
+    """
+    using = _as_run(run).predictor
+    splits = read(data, encoding=encoding)
+    table = splits.test if splits.test is not None else splits.train
+    asked = Recipe.build({"data": {"text": list(using.task.roles.text)}}).data
+    if set(using.task.roles.text) <= set(table.columns):
+        using.task.find_roles(table, asked, needs_label=False)
+    else:
+        roles = using.task.find_roles(table, None, needs_label=False)
+        using.task.roles = replace(using.task.roles, text=roles.text)
+    yield from using.stream(table)
+
+
+def report(run: str | Path | Run) -> Path:
+    """Write report.html from the run's records and return where it is."""
+    from unfreeze.report.build import build
+
+    return build(_as_run(run))
+
+
+def _as_run(run: str | Path | Run) -> TrainedRun:
+    if isinstance(run, TrainedRun):
+        return run
+    return TrainedRun(run.folder if isinstance(run, Run) else run)
+
+
+# before training -------------------------------------------------------------------------------------------------
+
+
+def _recipe(
+    data: Any,
+    task: str | None,
+    model: str | Path | Run | None,
+    schedule: Any,
+    test: Any,
+    output: str | Path | None,
+    seed: int | None,
+    settings: Sequence[str],
+    recipe: str | Path | None,
+    values: Mapping[str, Any],
+) -> Recipe:
+    named: dict[str, Any] = {
+        **values,
+        "task": task,
+        "model": str(model.folder) if isinstance(model, Run) else (str(model) if model is not None else None),
+        "schedule": schedule,
+        "output": str(output) if output is not None else None,
+        "seed": seed,
+    }
+    for key, value in (("data.source", data), ("data.test", test)):
+        if isinstance(value, str | Path):
+            named[key] = str(value)
+    built = Recipe.build(named, settings=settings, file=recipe)
+    if built.task is not None and ":" in built.task and built.sources["task"] != "argument":
+        # A recipe may come from anybody; which code runs is for the person at the keyboard to say.
+        raise RecipeError(
+            "RECIPE-VALUE",
+            "a task of your own is named on the command line, not in a recipe",
+            where=f"task ({built.sources['task']})",
+            remedy=f"--task {built.task}",
+        )
+    return built
+
+
+def _plan(
+    asked: Recipe, data: Any, test: Any, allow_remote_code: bool, console: Console | None
+) -> tuple[Prepared, Plan]:
+    if asked.output is not None:
+        check_is_free(Path(asked.output))
+    machine = find_machine(asked.train.threads)
+    set_up(machine.threads)
+    objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
+    prepared = prepare(
+        asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console)
+    )
+    plan_ = make(prepared, machine)
+    expect(plan_, prepared)
+    return prepared, plan_
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Paths that hold from any working folder, so that `resume` may be called from anywhere."""
+
+    def absolute(value: Any) -> Any:
+        return str(Path(value).absolute()) if isinstance(value, str) and Path(value).exists() else value
+
+    data = recipe.data.model_copy(
+        update={k: absolute(getattr(recipe.data, k)) for k in ("source", "test", "validation")}
+    )
+    return recipe.model_copy(update={"data": data, "model": absolute(recipe.model)})
+
+
+def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
+    """Rows given as Python objects are kept in the run, since `resume` could not read them again."""
+    if data is None or isinstance(data, str | Path):
+        return
+    import pyarrow.parquet
+
+    splits = read(data, test=test)
+
+    def write(staging: Path) -> None:
+        for name in ("train", "validation", "test"):
+            table = getattr(splits, name)
+            if table is not None:
+                pyarrow.parquet.write_table(table.arrow, staging / f"{name}.parquet")
+
+    durable.publish(run.folder / "data", write)
+    run.log("notice", 0, text="the rows are kept in the run's folder data/, so that it can be resumed")
+
+
+def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
+    for key in ("data", "labels", "weights"):
+        if before.identity[key] != now.identity[key]:
+            raise RequestError(
+                "RUN-CHANGED",
+                f"the {key} are not those this run was started with",
+                where=str(run.folder),
+                remedy="put them back, or start a new run: unfreeze train ...",
+            )
+    if before.identity["versions"] != now.identity["versions"]:
+        changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]
+        run.log("notice", 0, text=f"another version of {', '.join(changed)} than at the start: not bit for bit the same")
+
+
+def _is_written(run: TrainedRun) -> bool:
+    return run.model_folder.is_dir() and durable.verify(run.model_folder) is None and bool(run.results("train"))
+
+
+@contextmanager
+def _recording_the_end(run: TrainedRun) -> Iterator[None]:
+    """Whatever happens, status.json says how the run ended and what to do next."""
+    resume_it = f"unfreeze resume {run.folder}"
+    try:
+        yield
+    except Interrupted as error:
+        run.set_status(Status("interrupted", error.what, _last_step(run), resume_it, error.exit_status))
+        raise
+    except UnfreezeError as error:
+        run.set_status(Status("failed", f"E-{error.code}: {error.what}", _last_step(run), error.remedy or resume_it, error.exit_status))
+        raise
+    except BaseException as error:
+        run.set_status(Status("failed", f"{type(error).__name__}: {error}", _last_step(run), resume_it, 1))
+        raise
+
+
+def _last_step(run: Run) -> int:
+    return max((e.step for e in run.events("step")), default=0)
+
+
+def _say(console: Console | None) -> Any:
+    if console is None:
+        return lambda text: None
+    return lambda text: console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+
+def _show_plan(plan_: Plan, console: Console | None) -> None:
+    if console is not None:
+        from unfreeze.planview import print_plan
+
+        print_plan(plan_, console)

@@ -1,0 +1,241 @@
+"""What a plan will cost, from a measurement of a few seconds.
+
+A model of the same shape with random weights takes three small batches of the user's own rows, forward and backward.
+Seconds are modelled as ``a + b * tokens + c * tokens * length`` for a micro-batch (start-up of the kernels, matrix
+products, attention), fitted to those three; a phase that trains a part pays the forward and that part of the backward.
+Memory is the weights, their gradients and moments, and what autograd keeps, which is counted during the same forward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
+from unfreeze.machine import free_disk_bytes, resident_memory_bytes
+from unfreeze.plan import Plan, PlannedPhase, model_config
+from unfreeze.preparation import Prepared
+from unfreeze.types import Batch
+
+# The measured batches are made so small that a forward and backward takes about a second.
+_PROBE_FLOPS = 1.0e11
+_LARGEST_PROBED_PARAMETERS = 1_000_000_000
+# Clipping and the fused Adam kernel, measured on two cores: seconds for each trained weight and step.
+_SECONDS_PER_WEIGHT = 1.5e-9
+_DISK_BYTES_PER_SECOND = 3e8
+_FIXED_SECONDS = 6.0
+_TFIDF_SECONDS_PER_CHARACTER = 6e-7
+_BYTES = 4
+# Buffers of the backward and of evaluation beside what is kept for it.
+_WORKING_FACTOR = 1.3
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Coefficients of the two cost models, each (3,)."""
+
+    forward: np.ndarray
+    backward: np.ndarray
+    kept_bytes: np.ndarray
+
+    @staticmethod
+    def of(coefficients: np.ndarray, rows: int, length: int) -> float:
+        tokens = rows * length
+        return float(coefficients @ np.asarray([1.0, tokens, tokens * length]))
+
+
+def expect(plan: Plan, prepared: Prepared) -> None:
+    """Fill ``plan.expected``; a model too large to measure gets no figures, and the plan says so."""
+    weights = sum(g["parameters"] for g in plan.groups)
+    if weights > _LARGEST_PROBED_PARAMETERS or plan.machine["device"] != "cpu":
+        plan.expected = {"note": "not estimated: only models below a billion parameters on a CPU are measured here"}
+        return
+    level = resident_memory_bytes()
+    rates = _measure(plan, prepared)
+    seconds = _train_seconds(plan, prepared, rates)
+    memory = level + _train_memory(plan, prepared, rates)
+    total = seconds + _other_seconds(plan, prepared, rates)
+    disk = _disk_bytes(plan)
+    plan.expected = {
+        "train_seconds": round(seconds, 1),
+        "total_seconds": round(total, 1),
+        "peak_memory_bytes": int(memory),
+        "disk_bytes": int(disk),
+        "note": "from a forward and backward of three of your own batches, measured just now",
+    }
+    if memory > level + plan.machine["memory_bytes"]:
+        plan.warnings.append(
+            f"about {memory / 1e9:.1f} GB of memory are needed, {(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are "
+            "there: --set train.micro_batch_tokens=512, or a smaller model"
+        )
+    free = free_disk_bytes(prepared.recipe.output or ".")
+    if disk > free:
+        plan.warnings.append(f"the run needs about {disk / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")
+
+
+# measuring -------------------------------------------------------------------------------------------------------
+
+
+def _measure(plan: Plan, prepared: Prepared) -> _Rates:
+    model = prepared.task.skeleton(model_config(prepared.config, plan.settings))
+    batches = _probe_batches(plan, prepared)
+    shapes, forward, both, kept = [], [], [], []
+    for batch in batches:
+        rows = len(batch.rows)
+        shapes.append((rows, batch.size_tokens // rows))
+        f, b, k = _time_batch(prepared, model, batch)
+        forward.append(f)
+        both.append(f + b)
+        kept.append(k)
+    fitted = [_fit(shapes, values) for values in (forward, both, kept)]
+    return _Rates(fitted[0], np.maximum(fitted[1] - fitted[0], 0), fitted[2])
+
+
+def _probe_batches(plan: Plan, prepared: Prepared) -> list[Batch]:
+    lengths = prepared.train_lengths
+    order = np.argsort(lengths, kind="stable")
+    encoder_weights = max(1, sum(g["parameters"] for g in plan.groups if g["name"].startswith("group")))
+    budget = int(np.clip(_PROBE_FLOPS / (6 * encoder_weights), 64, plan.settings.micro_batch_tokens))
+    picked = []
+    for quantile, share in ((0.1, 0.125), (0.5, 0.5), (0.95, 1.0)):
+        place = int(quantile * (len(order) - 1))
+        count = int(np.clip(share * budget // max(1, lengths[order[place]]), 1, plan.settings.batch_size))
+        members = order[max(0, place - count + 1) : place + 1]
+        examples = [prepared.train_examples[i] for i in members]
+        if prepared.task.augments:
+            examples = [prepared.task.augment(e, np.random.default_rng(0)) for e in examples]
+        picked.append(prepared.task.collate(examples))
+    return picked
+
+
+def _time_batch(prepared: Prepared, model: torch.nn.Module, batch: Batch) -> tuple[float, float, float]:
+    """Seconds of a forward, seconds of the backward, bytes kept for it: the better of two tries after a warm-up."""
+    model.train()
+    best_forward, best_backward, kept = float("inf"), float("inf"), 0.0
+    for attempt in range(3):
+        seen: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, seen: dict[int, int] = seen) -> torch.Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        started = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            terms = prepared.task.loss(model, batch).terms
+        between = time.perf_counter()
+        torch.stack([t.sum for t in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        ended = time.perf_counter()
+        model.zero_grad(set_to_none=True)
+        if attempt:
+            best_forward, best_backward = min(best_forward, between - started), min(best_backward, ended - between)
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept = float(sum(size for pointer, size in seen.items() if pointer not in own))
+    return best_forward, best_backward, kept
+
+
+def _fit(shapes: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarray:
+    """Non-negative least squares of the cost model, each measurement weighing the same relative error."""
+    from scipy.optimize import nnls
+
+    features = np.asarray([[1.0, r * n, r * n * n] for r, n in shapes])
+    target = np.maximum(np.asarray(values), 1e-12)
+    scale = features.max(axis=0)
+    solution, _ = nnls(features / scale / target[:, None], np.ones(len(values)))
+    return np.asarray(solution / scale)
+
+
+# adding up -------------------------------------------------------------------------------------------------------
+
+
+def _backward_share(plan: Plan, phase: PlannedPhase) -> float:
+    """Which part of the backward a phase pays: down to its lowest trained group; the stem's lookup costs nothing."""
+    sizes = {g["name"]: g["parameters"] for g in plan.groups if g["name"] != "stem"}
+    names = list(sizes)
+    trained = [names.index(n) for n in phase.learning_rates if n in sizes]
+    if "stem" in phase.learning_rates:
+        return 1.0
+    return sum(sizes[n] for n in names[min(trained) :]) / max(1, sum(sizes.values())) if trained else 0.0
+
+
+def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
+    lengths, settings = prepared.train_lengths, plan.settings
+    batches = epoch_batches(lengths, settings.batch_size, seed=settings.seed, epoch=0)
+    parts = [
+        (len(part), int(lengths[batch][part].max()))
+        for batch in batches
+        for part in micro_batches(lengths[batch], settings.micro_batch_tokens)
+    ]
+    forward = sum(rates.of(rates.forward, *p) for p in parts) / len(batches)
+    backward = sum(rates.of(rates.backward, *p) for p in parts) / len(batches)
+    once = _evaluation_seconds(plan, [e.length for e in prepared.validation_examples], rates)
+    seconds = 0.0
+    for phase in plan.phases:
+        step = forward + _backward_share(plan, phase) * backward + phase.trainable_parameters * _SECONDS_PER_WEIGHT
+        evaluations = phase.steps / phase.evaluate_every if phase.evaluate_every else 0
+        best_bytes = phase.trainable_parameters * _BYTES
+        seconds += phase.steps * step + evaluations * (once + 0.5 * best_bytes / _DISK_BYTES_PER_SECOND)
+        seconds += 3 * best_bytes / _DISK_BYTES_PER_SECOND
+    return seconds
+
+
+def _evaluation_seconds(plan: Plan, lengths: Sequence[int], rates: _Rates) -> float:
+    if not lengths:
+        return 0.0
+    array = np.asarray(lengths)
+    parts = length_batches(array, 2 * plan.settings.micro_batch_tokens)
+    return sum(rates.of(rates.forward, len(p), int(array[p].max())) for p in parts)
+
+
+def _other_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
+    """Loading, the passes over validation and test rows, the baselines, the report."""
+    train = list(prepared.train_lengths)
+    per_row = _evaluation_seconds(plan, train, rates) / max(1, len(train))
+    rows = {k: v for k, v in plan.data["rows"].items() if k != "train"}
+    seconds = _FIXED_SECONDS + per_row * sum(rows.values())
+    reported = rows.get("test", rows.get("validation", 0))
+    if prepared.recipe.baselines and prepared.task.compares_with and reported:
+        seconds += per_row * (len(train) + reported)
+        seconds += _TFIDF_SECONDS_PER_CHARACTER * 4 * float(np.sum(train))
+    return seconds
+
+
+def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
+    """Bytes above the level before the model was loaded, at the widest moment."""
+    lengths, settings = prepared.train_lengths, plan.settings
+    longest = int(lengths.max())
+    rows = max(1, min(settings.batch_size, settings.micro_batch_tokens // max(1, longest)))
+    kept = rates.of(rates.kept_bytes, rows, longest)
+    weights = sum(g["parameters"] for g in plan.groups) * _BYTES
+    moments = 3 * _BYTES  # gradient, first and second moment of each trained weight
+    widest = max(p.trainable_parameters * moments + kept * _backward_share(plan, p) for p in plan.phases)
+    return weights + _WORKING_FACTOR * widest
+
+
+def _disk_bytes(plan: Plan) -> float:
+    """The model, two checkpoints with moments, two sets of best weights."""
+    largest = max(p.trainable_parameters for p in plan.phases) * _BYTES
+    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * 3 * largest + 2 * largest
+
+
+def as_rows(expected: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures as a person reads them."""
+    if "train_seconds" not in expected:
+        return [("cost", expected.get("note", "not estimated"))]
+    return [
+        ("time", f"{duration(expected['train_seconds'])} of training, {duration(expected['total_seconds'])} in all"),
+        ("memory", f"{expected['peak_memory_bytes'] / 1e9:.2f} GB at the peak"),
+        ("disk", f"{expected['disk_bytes'] / 1e6:,.0f} MB"),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``2 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,41 @@
+"""Rows, from wherever they are, to tables whose columns have a meaning.
+
+::
+
+    read ──> Splits of Table ──> guess_roles ──> check_rows ──> divide ──> facts
+    sources  files, table        columns         quality        splits     quality
+"""
+
+from unfreeze.data.columns import Roles, guess_roles, joined_texts
+from unfreeze.data.quality import (
+    DataFacts,
+    Found,
+    SplitFacts,
+    check_rows,
+    duplicate_sets,
+    facts,
+    normalised,
+    unlabelled_rows,
+)
+from unfreeze.data.sources import Splits, read
+from unfreeze.data.splits import Division, divide
+from unfreeze.data.table import Table
+
+__all__ = [
+    "DataFacts",
+    "Division",
+    "Found",
+    "Roles",
+    "SplitFacts",
+    "Splits",
+    "Table",
+    "check_rows",
+    "divide",
+    "duplicate_sets",
+    "facts",
+    "guess_roles",
+    "joined_texts",
+    "normalised",
+    "read",
+    "unlabelled_rows",
+]

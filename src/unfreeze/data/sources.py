@@ -1,0 +1,572 @@
+"""Where data comes from: a file, a folder, a Hub id, or a Python object; in each case, `Splits` of `Table`.
+
+A folder is, in this order: files called train, validation and test (or folders of those names); one table file; or one
+sub-folder of text files for each class. Files beside them are recognised (names of labels) or named in a note.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
+from unfreeze.data.table import Places, Table, TableBuilder, check_names, joined, shortened
+from unfreeze.errors import DataError, did_you_mean
+
+__all__ = ["Splits", "Table", "read"]
+
+SPLIT_NAMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+LABEL_FILES = tuple(
+    f"{stem}{suffix}"
+    for stem in ("labels", "label_names", "label_list", "classes", "class_names", "categories", "intents")
+    for suffix in (".txt", ".json")
+)
+_IMAGES = frozenset((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
+_AUDIO = frozenset((".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus", ".aac"))
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass
+class Splits:
+    """The rows of a data set, divided as they were found.
+
+    Attributes:
+        train: Rows to train on, or the only rows there are.
+        validation: Rows to choose weights by, where there are any.
+        test: Rows to report on, where there are any.
+        name: A short name for the run: ``reviews``.
+        label_names: Names of the classes in order, from a side file or a `datasets` feature; ids index into it.
+        notes: Sentences: what was recognised, ignored, assumed.
+    """
+
+    train: Table
+    validation: Table | None = None
+    test: Table | None = None
+    name: str = "data"
+    label_names: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def tables(self) -> dict[str, Table]:
+        """The splits that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: table for name, table in found.items() if table is not None}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all values of all splits and the label names."""
+        parts = {name: table.fingerprint for name, table in self.tables().items()}
+        return hashlib.sha256(json.dumps([parts, self.label_names]).encode()).hexdigest()
+
+
+def read(
+    data: Any, *, test: Any = None, validation: Any = None, encoding: str | None = None, wanted: str = "train"
+) -> Splits:
+    """Read a data set.
+
+    Args:
+        data: A path to a .csv, .tsv, .jsonl, .json or .parquet file; a folder; a Hub id such as ``imdb``; a
+            `pandas.DataFrame`, a `datasets.Dataset` or `DatasetDict`, a list of dicts, or a dict of columns.
+        test: Test rows, given in any of these ways; they take the place of those found with `data`.
+        validation: Likewise for validation.
+        encoding: Of text files that are not UTF-8.
+        wanted: The split that must be there. With "test" a folder that has no training rows is read, too, and its test
+            rows are also `Splits.train`.
+
+    Raises:
+        DataError: E-DATA-MISSING, E-DATA-EMPTY, E-DATA-FORMAT, E-DATA-ENCODING, E-DATA-ROW,
+            E-DATA-DUPLICATE-COLUMN, E-DATA-LINK or E-DATA-UNREADABLE, with file and row.
+
+    Example:
+        >>> splits = read([{"text": "good", "label": "pos"}, {"text": "bad", "label": "neg"}])
+        >>> splits.train.row(1).values["label"], splits.train.place(1)
+        ('neg', 'data:2')
+    """
+    reading = Reading(encoding)
+    splits = _read_any(data, "data", reading, wanted)
+    for role, given in (("validation", validation), ("test", test)):
+        if given is None:
+            continue
+        if getattr(splits, role) is not None:
+            reading.notes.append(f"The {role} rows found with the data are not used: others were named.")
+        other = _read_any(given, role, reading, wanted=role)
+        own = getattr(other, role)
+        setattr(splits, role, other.train if own is None else own)
+        splits.label_names = splits.label_names or other.label_names
+    if encoding is not None and not reading.text_files:
+        raise DataError(
+            "DATA-ENCODING",
+            f"the encoding {encoding!r} applies to nothing: no text file was read",
+            where="data.encoding",
+            remedy="leave data.encoding away",
+        )
+    splits.notes = list(dict.fromkeys(reading.notes))
+    return splits
+
+
+def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:
+    if isinstance(data, str | os.PathLike):
+        return _read_path(os.fspath(data), reading, wanted)
+    kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
+    if kind == "datasets.DatasetDict":
+        return _from_dataset_dict(data, role, reading, wanted)
+    if kind == "datasets.Dataset":
+        label_names: list[str] = []
+        return Splits(_from_dataset(data, role, reading, label_names), name=role, label_names=label_names or None)
+    if kind == "pandas.DataFrame":
+        return Splits(_from_frame(data, role, reading), name=role)
+    if isinstance(data, Mapping):
+        return Splits(_from_columns(data, role), name=role)
+    if isinstance(data, Sequence) and not isinstance(data, bytes):
+        return Splits(_from_rows(data, role), name=role)
+    raise DataError(
+        "DATA-FORMAT",
+        f"{role} cannot be read from {kind.removeprefix('builtins.')}",
+        remedy="give a path, a Hub id, a DataFrame, a datasets.Dataset, a list of dicts or a dict of columns",
+    )
+
+
+# paths
+
+
+def _read_path(data: str, reading: Reading, wanted: str) -> Splits:
+    path = Path(data)
+    try:
+        # Trap: Path("") is the working folder.
+        is_there = bool(data.strip()) and (path.exists() or path.is_symlink())
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise DataError("DATA-MISSING", f"there is no file or folder {shortened(data)}", remedy=READABLE) from None
+        raise unreadable(path, data, error) from None
+    if is_there and path.is_dir():
+        return _read_folder(path, reading, wanted)
+    if is_there:
+        return Splits(read_file(path, path.name, reading), name=_name_of(path))
+    if _HUB_ID.fullmatch(data) and path.suffix.casefold() not in SUFFIXES:
+        return _from_hub(data, reading, wanted)
+    raise _missing(path)
+
+
+def _name_of(path: Path) -> str:
+    """A file's stem; the folder's name where the file is only called train."""
+    is_split = any(path.stem.casefold() in names for names in SPLIT_NAMES.values())
+    name = path.absolute().parent.name if is_split else path.stem or path.name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "data"
+
+
+def _missing(path: Path) -> DataError:
+    parent = path.parent
+    if not parent.is_dir():
+        remedy = f"there is no folder {str(parent)!r} either"
+    else:
+        near = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+        remedy = did_you_mean(path.name, near) if near else "the folder is empty"
+    what = f"there is no file or folder {str(path)!r}"
+    return DataError("DATA-MISSING", what, where=str(parent.absolute()), remedy=remedy)
+
+
+# folders
+
+
+def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
+    entries = _visible(root, root)
+    found = _split_entries(root, entries)
+    if not found:
+        return _folder_without_splits(root, entries, reading)
+    if wanted not in found and "train" not in found:
+        names = ", ".join(entry.name for group in found.values() for entry in group)
+        raise DataError(
+            "DATA-MISSING",
+            f"the folder {root.name!r} has {names}, but no {wanted} rows",
+            where=str(root),
+            remedy=f"add a file called {wanted}.csv (or .tsv, .jsonl, .parquet), or name one of the files itself",
+        )
+    parts = {name: _read_part(root, group, reading) for name, group in found.items()}
+    label_names, label_files = _side_files(entries, reading)
+    used = {entry for group in found.values() for entry in group} | label_files
+    _note_ignored([entry for entry in entries if entry not in used], reading)
+    first = parts["train" if "train" in parts else wanted]
+    return Splits(first, parts.get("validation"), parts.get("test"), _name_of(root / "train"), label_names)
+
+
+def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) -> Splits:
+    """The one table of a folder, or its class folders."""
+    label_names, label_files = _side_files(entries, reading)
+    tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
+    name = _name_of(root / "train")
+    _refuse_media(root)
+    if len(tables) == 1:
+        reading.notes.append(f"{tables[0].name} is the only table in the folder.")
+        _note_ignored([e for e in entries if e not in label_files | {tables[0]}], reading)
+        return Splits(read_file(tables[0], tables[0].name, reading), name=name, label_names=label_names)
+    if tables:
+        raise DataError(
+            "DATA-MISSING",
+            f"the folder {root.name!r} has several tables ({', '.join(t.name for t in tables)}), none called train",
+            where=str(root),
+            remedy="name one of the files, or call them train, validation and test",
+        )
+    table = _class_folders(root, root, reading)
+    _note_ignored([e for e in entries if e not in label_files and not e.is_dir()], reading)
+    return Splits(table, name=name, label_names=label_names)
+
+
+def _visible(folder: Path, root: Path) -> list[Path]:
+    """Entries of a folder that are not hidden, sorted by name: no order of the file system gets through."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise unreadable(folder, _relative(folder, root), error) from None
+    return [folder / name for name in names if not name.startswith(".") and name != "__MACOSX"]
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.casefold() in SUFFIXES and not path.is_dir()
+
+
+def _split_entries(root: Path, entries: list[Path]) -> dict[str, list[Path]]:
+    """Split name to its file, its folder, or the shards of its file."""
+    found: dict[str, list[Path]] = {}
+    for split, names in SPLIT_NAMES.items():
+        group = [e for e in entries if _split_stem(e) in names and (e.is_dir() or _is_table(e))]
+        if len(group) > 1 and not all(_SHARD.search(entry.stem) for entry in group):
+            raise DataError(
+                "DATA-FORMAT",
+                f"{' and '.join(entry.name for entry in group)} are both the {split} rows",
+                where=str(root),
+                remedy="move one of them away, or name the file itself",
+            )
+        if group:
+            found[split] = group
+    # A folder called "test" beside other topics is a class, not a split.
+    has_only_folders = all(entry.is_dir() for group in found.values() for entry in group)
+    return {} if has_only_folders and "train" not in found else found
+
+
+def _split_stem(entry: Path) -> str:
+    return (entry.name if entry.is_dir() else _SHARD.sub("", entry.stem)).casefold()
+
+
+def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
+    if not group[0].is_dir():
+        return joined([read_file(entry, entry.name, reading) for entry in group])
+    folder = group[0]
+    _refuse_media(folder)
+    entries = _visible(folder, root)
+    tables = [entry for entry in entries if _is_table(entry)]
+    if len(tables) == 1:
+        _note_ignored([entry for entry in entries if entry != tables[0]], reading)
+        return read_file(tables[0], _relative(tables[0], root), reading)
+    return _class_folders(folder, root, reading)
+
+
+def _note_ignored(entries: list[Path], reading: Reading) -> None:
+    if entries:
+        shown = [entry.name + ("/" if entry.is_dir() else "") for entry in entries]
+        more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+        reading.notes.append(f"Beside the rows, not used: {', '.join(shown[:8])}{more}.")
+
+
+def _side_files(entries: list[Path], reading: Reading) -> tuple[list[str] | None, set[Path]]:
+    """Names of the classes from labels.txt and the like, and the files they came from."""
+    named: dict[Path, list[str]] = {}
+    for entry in entries:
+        if entry.name.casefold() in LABEL_FILES and not entry.is_dir():
+            names = _label_names(entry, reading)
+            if names is not None:
+                named[entry] = names
+    if not named:
+        return None, set()
+    first, *others = named.items()
+    for other, names in others:
+        if names != first[1]:
+            raise DataError(
+                "DATA-LABEL",
+                f"{first[0].name} and {other.name} name different classes",
+                where=str(other),
+                remedy="move one of them away",
+            )
+    reading.notes.append(f"{first[0].name} names {len(first[1])} classes.")
+    return first[1], set(named)
+
+
+def _label_names(path: Path, reading: Reading) -> list[str] | None:
+    text = read_whole_text(path, path.name, reading)
+    if path.suffix.casefold() == ".txt":
+        names: Any = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    else:
+        try:
+            names = json.loads(text)
+        except ValueError:
+            names = None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError("DATA-LABEL", f"{path.name} names the class {twice[0]!r} twice", where=str(path))
+    return names
+
+
+# one folder a class
+
+
+def _class_folders(folder: Path, root: Path, reading: Reading) -> Table:
+    """Rows (text, label) from ``folder/<class>/**/*.txt``; the class is the name of the first folder."""
+    texts: list[str] = []
+    labels: list[str] = []
+    places: list[str] = []
+    others: dict[str, int] = {}
+    for class_folder in (entry for entry in _visible(folder, root) if entry.is_dir()):
+        for path in _files_below(class_folder, root, reading):
+            if path.suffix.casefold() != ".txt":
+                others[path.suffix] = others.get(path.suffix, 0) + 1
+                continue
+            place = _relative(path, root)
+            text = read_whole_text(path, place, reading)
+            if "\0" in text:
+                raise DataError("DATA-ROW", "a NUL character in the text", where=place, remedy="correct the file")
+            texts.append(text)
+            labels.append(_class_name(class_folder, root))
+            places.append(place)
+    if not texts:
+        raise DataError(
+            "DATA-EMPTY",
+            f"the folder {folder.name!r} has neither a table nor class folders with .txt files",
+            where=str(folder),
+            remedy=f"{READABLE}; or put each class's texts into a sub-folder of its name",
+        )
+    if others:
+        shown = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+        reading.notes.append(f"Files in class folders that are not .txt were not read: {shown}.")
+    arrow = pa.table({"text": pa.array(texts, pa.large_string()), "label": pa.array(labels, pa.large_string())})
+    return Table(arrow, Places.of_files(places))
+
+
+def _files_below(folder: Path, root: Path, reading: Reading) -> Iterator[Path]:
+    """Plain files below a folder in order of name; links are followed only to files inside `root`.
+
+    Raises:
+        DataError: E-DATA-LINK for a link that leads out; E-DATA-FORMAT for a FIFO or device.
+    """
+    if _is_link_inside(folder, root):
+        reading.notes.append(f"{_relative(folder, root)} is a link to another folder of the data and was not followed.")
+        return
+    for entry in _visible(folder, root):
+        if entry.is_dir():
+            yield from _files_below(entry, root, reading)
+            continue
+        _is_link_inside(entry, root)
+        check_regular(entry, _relative(entry, root))
+        yield entry
+
+
+def _is_link_inside(path: Path, root: Path) -> bool:
+    if not path.is_symlink():
+        return False
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):  # a link that leads to itself
+        target = Path(path.anchor)
+    if not target.is_relative_to(root.resolve()):
+        raise DataError(
+            "DATA-LINK",
+            f"{_relative(path, root)} is a link that leads out of the data folder",
+            where=str(path),
+            remedy="copy the file into the folder",
+        )
+    return True
+
+
+def _class_name(folder: Path, root: Path) -> str:
+    try:
+        folder.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            "DATA-ENCODING", "the name of a class folder is not UTF-8", where=_relative(folder, root)
+        ) from None
+    return folder.name
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A path for messages: from the data folder, with what does not print escaped."""
+    shown = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def _refuse_media(folder: Path) -> None:
+    """Say it where a folder holds pictures or sound instead of text."""
+    counts = {"images": 0, "audio": 0, "text": 0}
+    for _, folders, names in os.walk(folder):
+        folders.sort()
+        if sum(counts.values()) > 10_000:  # enough to judge by
+            break
+        for name in names:
+            suffix = os.path.splitext(name)[1].casefold()
+            counts["images"] += suffix in _IMAGES
+            counts["audio"] += suffix in _AUDIO
+            counts["text"] += suffix == ".txt"
+    kind = "images" if counts["images"] >= counts["audio"] else "audio"
+    if counts[kind] > counts["text"]:
+        raise DataError(
+            "DATA-FORMAT",
+            f"the folder {folder.name!r} looks like {kind} ({counts[kind]:,} files), not text",
+            where=str(folder),
+            remedy="tasks on images and audio come in a later version; texts are read from .txt files",
+        )
+
+
+# Python objects
+
+
+def _from_rows(rows: Sequence[Any], name: str) -> Table:
+    builder = TableBuilder(name)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                "DATA-ROW",
+                f"row {number} is {type(row).__name__}, not a dict",
+                where=f"{name}:{number}",
+                remedy='give [{"text": ..., "label": ...}, ...]',
+            )
+        builder.add({str(key): _plain(value) for key, value in row.items()}, number)
+    return builder.finish()
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python one; NaN, which pandas writes for what is missing, as None."""
+    if type(value).__name__ in ("NAType", "NaTType"):  # what pandas writes for missing values of some columns
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    elif isinstance(value, np.ndarray):
+        value = value.tolist()
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_columns(columns: Mapping[Any, Any], name: str) -> Table:
+    plain = {str(key): list(values) for key, values in columns.items() if not isinstance(values, str)}
+    sizes = {key: len(values) for key, values in plain.items()}
+    if len(plain) < len(columns) or len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{key}: {size}" for key, size in sizes.items())
+        raise DataError("DATA-FORMAT", f"the columns of {name} are not lists of one length ({shown})", where=name)
+    return _from_rows([dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)], name)
+
+
+def _from_frame(frame: Any, name: str, reading: Reading) -> Table:
+    names = [str(column) for column in frame.columns]
+    check_names(names, name)
+    if not len(frame):
+        raise DataError("DATA-EMPTY", "the DataFrame has no rows", where=name)
+    try:
+        arrow = pa.Table.from_pandas(frame.set_axis(names, axis=1), preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        # Values of several kinds in one column: read row by row, to name the row.
+        return _from_rows(frame.set_axis(names, axis=1).to_dict("records"), name)
+    columns = {column: _whole(arrow.column(column), column, reading) for column in names}
+    return Table.from_arrow(pa.table(columns), Places.of_lines(name, range(1, len(frame) + 1)), where=name)
+
+
+def _whole(column: pa.ChunkedArray, name: str, reading: Reading) -> pa.ChunkedArray:
+    """Whole numbers with gaps, which pandas can only hold as floats, as whole numbers again: label 1, not 1.0."""
+    if not (pa.types.is_floating(column.type) and 0 < column.null_count < len(column)):
+        return column
+    try:
+        whole = column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return column
+    reading.notes.append(f"The column {name!r} has missing values; the others are whole numbers and read as such.")
+    return whole
+
+
+def _from_dataset(dataset: Any, name: str, reading: Reading, label_names: list[str]) -> Table:
+    """The rows of a `datasets.Dataset`; names of its classes are put into `label_names`.
+
+    With one column of class ids the ids stay and index into the names. With several, each is turned into names: one
+    list could not serve them all.
+    """
+    if not len(dataset):
+        raise DataError("DATA-EMPTY", "the Dataset has no rows", where=name)
+    arrow = dataset.with_format("arrow")[:]
+    table = Table.from_arrow(arrow, Places.of_lines(name, range(1, len(dataset) + 1)), where=name)
+    named = {column: names for column in table.columns if (names := _class_names(dataset.features[column]))}
+    changed = dict(zip(table.columns, table.arrow.columns, strict=True))
+    for column, names in named.items():
+        values = table.column(column)
+        if isinstance(values[0], list):
+            continue
+        missing = sum(value == -1 for value in values)
+        if missing:
+            reading.notes.append(f"{name}: {missing:,} rows have -1 in {column!r}, which stands for no label.")
+        ids = [None if value == -1 else value for value in values]
+        if len(named) > 1:
+            changed[column] = pa.array([None if i is None else names[i] for i in ids], pa.large_string())
+        else:
+            changed[column] = pa.array(ids, pa.int64())
+    if len(named) == 1:
+        label_names[:] = next(iter(named.values()))
+    return Table(pa.table(changed), table.places)
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return list(names) if isinstance(names, list) else None
+
+
+def _from_dataset_dict(data: Mapping[str, Any], name: str, reading: Reading, wanted: str) -> Splits:
+    keys: dict[str, str] = {}
+    for split, names in SPLIT_NAMES.items():
+        found = [key for key in data if key.casefold() in names]
+        if len(found) > 1:
+            raise DataError("DATA-FORMAT", f"{' and '.join(found)} are both the {split} rows", where=name)
+        if found:
+            keys[split] = found[0]
+    if "train" not in keys and wanted not in keys:
+        raise DataError(
+            "DATA-MISSING",
+            f"the data set has {', '.join(sorted(data))}, but no {wanted} rows",
+            where=name,
+            remedy="pass one of its splits",
+        )
+    ignored = sorted(set(data) - set(keys.values()))
+    if ignored:
+        reading.notes.append(f"Splits that are not used: {', '.join(ignored)}.")
+    label_names: list[str] = []
+    tables = {split: _from_dataset(data[key], f"{name}/{key}", reading, label_names) for split, key in keys.items()}
+    first = tables["train" if "train" in tables else wanted]
+    return Splits(first, tables.get("validation"), tables.get("test"), name, label_names or None)
+
+
+def _from_hub(hub_id: str, reading: Reading, wanted: str) -> Splits:
+    import datasets  # takes seconds: only where a Hub id was given
+
+    try:
+        loaded = datasets.load_dataset(hub_id)
+    except Exception as error:
+        # Trap: the Hub client has no common error class; what it raises is an OSError, a ValueError or an HTTP error.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        near = did_you_mean(hub_id, os.listdir())
+        raise DataError(
+            "DATA-MISSING",
+            f"there is no file or folder {hub_id!r}, and the Hugging Face Hub could not be reached or has no such data "
+            f"set ({reason[:200]})",
+            where=os.getcwd(),
+            remedy="check the name and the network, or give a path that is there"
+            + (f"; {near}" if near.startswith("did you mean") else ""),
+        ) from None
+    reading.notes.append(f"{hub_id} was loaded from the Hugging Face Hub.")
+    return _from_dataset_dict(loaded, hub_id.rpartition("/")[2], reading, wanted)

@@ -1,0 +1,234 @@
+"""Every write that must survive: stage, flush to disk, manifest, rename.
+
+A file or folder written here is either complete or absent, whatever happens in between. Each step passes a *fault
+point*; tests put a function there that kills the process or raises ``OSError`` (see `fault_points`).
+
+A published folder holds ``manifest.json``: the size in bytes and SHA-256 of each of its files, written last. `verify`
+recomputes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from unfreeze.errors import ResourceError
+
+MANIFEST = "manifest.json"
+_STAGING_PREFIX = ".staging-"
+
+_observe_point: Callable[[str, Path], None] | None = None
+
+
+@contextlib.contextmanager
+def fault_points(observe: Callable[[str, Path], None]) -> Iterator[None]:
+    """Call ``observe(operation, path)`` at every durable operation inside the block (for tests)."""
+    global _observe_point
+    before, _observe_point = _observe_point, observe
+    try:
+        yield
+    finally:
+        _observe_point = before
+
+
+def point(operation: str, path: Path) -> None:
+    """Mark a place where a crash, a full disk or a kill must do no harm."""
+    if _observe_point is not None:
+        _observe_point(operation, path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` at once: readers see the old file or the new one, never a part.
+
+    Raises:
+        ResourceError: E-DISK, when the file cannot be written; the old file is still there.
+    """
+    staged = path.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{path.name}")
+    with _as_resource_error(path):
+        try:
+            point("write", path)
+            with open(staged, "wb") as handle:
+                handle.write(content)
+                handle.flush()
+                point("fsync", path)
+                os.fsync(handle.fileno())
+            point("rename", path)
+            os.replace(staged, path)
+            _sync_folder(path.parent)
+            point("done", path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_bytes` of indented JSON with sorted keys; NaN and infinity are written as null."""
+    write_text(path, to_json(value) + "\n")
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """JSON text that any parser reads: not-finite numbers become null."""
+    return json.dumps(_finite(value), indent=indent, sort_keys=indent is not None, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "size", 2) == 1:
+        value = value.item()
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a log; a torn last line after a crash is the reader's to skip."""
+    with _as_resource_error(path):
+        point("append", path)
+        with open(path, "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+
+def publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Create `folder` with what `write(staging)` puts there, complete with a manifest, or not at all.
+
+    An existing folder of that name is replaced only after the new one is complete.
+
+    Raises:
+        ResourceError: E-DISK.
+    """
+    staging = folder.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{folder.name}")
+    with _as_resource_error(folder):
+        try:
+            point("stage", folder)
+            staging.mkdir(parents=True)
+            write(staging)
+            entries = {}
+            for file in sorted(p for p in staging.rglob("*") if p.is_file()):
+                point("fsync", folder / file.relative_to(staging))
+                _sync_file(file)
+                entries[file.relative_to(staging).as_posix()] = {
+                    "bytes": file.stat().st_size,
+                    "sha256": sha256_of_file(file),
+                }
+            write_json(staging / MANIFEST, {"files": entries})
+            for inner in sorted(p for p in staging.rglob("*") if p.is_dir()):
+                _sync_folder(inner)
+            _sync_folder(staging)
+            point("rename", folder)
+            _swap_in(staging, folder)
+            _sync_folder(folder.parent)
+            point("done", folder)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+def _swap_in(staging: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(staging, folder)
+        return
+    # Trap: a folder cannot be replaced by rename on POSIX. The old one is moved aside first; `recover` puts it back
+    # after a crash between the two renames.
+    aside = folder.with_name(f"{_STAGING_PREFIX}old-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(folder, aside)
+    point("swap", folder)
+    os.rename(staging, folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover(parent: Path) -> list[str]:
+    """Clean what a crash left in `parent`: half-written stages go, a folder moved aside comes back.
+
+    Returns:
+        One sentence for each thing that was done.
+    """
+    done = []
+    for old in sorted(parent.glob(f"{_STAGING_PREFIX}old-*")):
+        target = parent / old.name.removeprefix(f"{_STAGING_PREFIX}old-")
+        if not target.exists():
+            os.rename(old, target)
+            done.append(f"put {target.name} back, whose replacement was not finished")
+        else:
+            shutil.rmtree(old, ignore_errors=True)
+    for left in sorted(parent.glob(f"{_STAGING_PREFIX}*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+        done.append(f"removed a half-written {left.name.split('-', 2)[-1]}")
+    return done
+
+
+def verify(folder: Path) -> str | None:
+    """None where every file of a published folder is as it was written, else what is wrong, as a sentence."""
+    try:
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, entry in entries.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+            if sha256_of_file(file) != entry["sha256"]:
+                return f"{name} is not what was written (SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Remove a published folder so that a crash half-way leaves nothing that looks complete."""
+    point("remove", folder)
+    doomed = folder.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{folder.name}")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        _sync_file(folder)
+
+
+@contextlib.contextmanager
+def _as_resource_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            "DISK",
+            f"cannot write {path.name}: {error.strerror or error}",
+            where=str(path.parent),
+            remedy="free some space there, or choose another folder with --output; then: unfreeze resume",
+        ) from error

@@ -1,0 +1,207 @@
+"""One streaming pass: loss, metrics, intervals, the worst mistakes. Memory does not grow with the number of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfreeze.data.loading import length_batches
+from unfreeze.tasks.base import Metric, Task
+from unfreeze.types import Batch, Example, Prediction, Row
+
+# Rows encoded at a time: enough to sort by length within, few enough to stay small in memory.
+CHUNK_ROWS = 1024
+MISTAKES_KEPT = 25
+
+
+@dataclass
+class Evaluation:
+    """What one pass found.
+
+    Attributes:
+        loss: The task's loss over all rows, terms weighted as in training.
+        metrics: Name to value; None where undefined, with the reason under ``details["reasons"]``.
+        intervals: Name to 95 % bootstrap interval.
+        details: Per class, confusion, calibration: plain data.
+        mistakes: The rows the model was most surprised by, worst first: row, surprise.
+        rows, rows_cut: How many rows were seen, and how many of them exceed the model's limit.
+        seconds: Of the pass.
+        metric: The state itself, to choose thresholds on.
+    """
+
+    loss: float
+    metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float]]
+    details: dict[str, Any]
+    mistakes: list[tuple[int, float]]
+    rows: int
+    rows_cut: int
+    seconds: float
+    metric: Metric = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the state, with Hugging Face's names for the times."""
+        return {
+            "loss": self.loss,
+            **self.metrics,
+            "samples": self.rows,
+            "rows_cut": self.rows_cut,
+            "runtime": round(self.seconds, 3),
+            "samples_per_second": round(self.rows / max(self.seconds, 1e-9), 3),
+            "intervals": {k: list(v) for k, v in self.intervals.items()},
+            "details": self.details,
+        }
+
+
+def evaluate_rows(task: Task, model: torch.nn.Module, rows: Iterable[Row], **settings: Any) -> Evaluation:
+    """Evaluate rows as they come from their table; `settings` are those of `evaluate_examples`."""
+    return evaluate_examples(task, model, (e for row in rows for e in task.encode(row, train=True)), **settings)
+
+
+def evaluate_examples(
+    task: Task,
+    model: torch.nn.Module,
+    examples: Iterable[Example],
+    *,
+    device: torch.device | str = "cpu",
+    budget_tokens: int = 8192,
+    precision: str = "fp32",
+    intervals: bool = True,
+    seed: int = 0,
+    observe: Callable[[Any, Batch], None] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Evaluation:
+    """One pass without gradient over labelled examples.
+
+    Args:
+        task: Bound.
+        model: On `device`; put into eval mode.
+        examples: A list or a stream.
+        budget_tokens: Of one batch, padding included.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        intervals: Whether to bootstrap.
+        seed: Of the bootstrap.
+        observe: Sees every batch's outputs, such as a paired comparison.
+        check: Called for every batch; may raise to end the pass.
+    """
+    started = time.monotonic()
+    metric = task.metric()
+    sums: dict[str, float] = {}
+    worst: list[tuple[float, int]] = []
+    counts = {"rows": 0, "cut": 0}
+    for batch, outputs, terms in _forward(task, model, examples, device, budget_tokens, precision, counts):
+        metric.update(outputs, batch)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value
+        for row, surprise in zip(batch.rows, task.surprise(outputs, batch), strict=False):
+            heapq.heappush(worst, (float(surprise), int(row)))
+            if len(worst) > MISTAKES_KEPT:
+                heapq.heappop(worst)
+        if observe is not None:
+            observe(outputs, batch)
+        if check is not None:
+            check()
+    return Evaluation(
+        loss=_total_loss(sums),
+        metrics=metric.compute(),
+        intervals=metric.intervals(seed) if intervals and counts["rows"] else {},
+        details=metric.details() if intervals else {},
+        mistakes=[(row, surprise) for surprise, row in sorted(worst, reverse=True)],
+        rows=counts["rows"],
+        rows_cut=counts["cut"],
+        seconds=time.monotonic() - started,
+        metric=metric,
+    )
+
+
+def _forward(
+    task: Task,
+    model: torch.nn.Module,
+    examples: Iterable[Example],
+    device: torch.device | str,
+    budget_tokens: int,
+    precision: str,
+    counts: dict[str, int],
+) -> Iterator[tuple[Batch, Any, dict[str, float]]]:
+    model.eval()
+    for chunk in _chunks(examples):
+        counts["rows"] += sum(e.part == 0 for e in chunk)
+        counts["cut"] += sum(e.is_cut for e in chunk)
+        for part in length_batches([e.length for e in chunk], budget_tokens):
+            batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
+            with torch.inference_mode(), autocast(device, precision):
+                output = task.loss(model, batch)
+            terms = {}
+            for name, term in output.terms.items():
+                terms[f"sum {name}"] = float(term.sum) * term.coefficient
+                terms[f"per {name}"] = batch.weights[term.per]
+            yield batch, output.outputs, terms
+
+
+def _total_loss(sums: dict[str, float]) -> float:
+    names = [key.removeprefix("sum ") for key in sums if key.startswith("sum ")]
+    if not names:
+        return float("nan")
+    return sum(sums[f"sum {n}"] / sums[f"per {n}"] if sums[f"per {n}"] else float("nan") for n in names)
+
+
+def predict_rows(
+    task: Task,
+    model: torch.nn.Module,
+    rows: Iterable[Row],
+    *,
+    device: torch.device | str = "cpu",
+    budget_tokens: int = 8192,
+    precision: str = "fp32",
+) -> Iterator[Prediction]:
+    """Answers in the order of the rows, a chunk at a time; labels are not needed."""
+    model.eval()
+    for chunk in _chunks(e for row in rows for e in task.encode(row, train=False)):
+        found: list[Prediction | None] = [None] * len(chunk)
+        for part in length_batches([e.length for e in chunk], budget_tokens):
+            batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
+            with torch.inference_mode(), autocast(device, precision):
+                outputs = task.predict(model, batch)
+            for position, prediction in zip(part, task.decode(outputs, batch), strict=True):
+                found[position] = prediction
+        yield from (p for p in found if p is not None)
+
+
+def features_of(
+    model: torch.nn.Module, task: Task, examples: Sequence[Example], *, budget_tokens: int = 8192
+) -> np.ndarray:
+    """Mean over the tokens of the backbone's last hidden state, (examples, width) float32."""
+    model.eval()
+    backbone = getattr(model, model.base_model_prefix, model)
+    found: list[np.ndarray | None] = [None] * len(examples)
+    for part in length_batches([e.length for e in examples], budget_tokens):
+        batch = task.collate([examples[i] for i in part])
+        with torch.inference_mode():
+            hidden = backbone(**batch.inputs)[0].float()  # (batch, length, width)
+        mask = batch.inputs["attention_mask"].unsqueeze(-1).float()
+        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+        for position, vector in zip(part, pooled.numpy(), strict=True):
+            found[position] = vector
+    return np.stack([f for f in found if f is not None])
+
+
+def autocast(device: torch.device | str, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision, or nothing for ``fp32``."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def _chunks(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    iterator = iter(examples)
+    while chunk := list(islice(iterator, CHUNK_ROWS)):
+        yield chunk

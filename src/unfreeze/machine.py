@@ -1,0 +1,104 @@
+"""What this machine is and how torch is set up on it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# glibc's mallopt parameters; see malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that trains.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        name: Of the processor or the accelerator.
+        threads: CPU threads that torch may use.
+        memory_bytes: Free memory of the device now.
+        supports_bf16: Whether bfloat16 is quick on it.
+    """
+
+    device: str
+    name: str
+    threads: int
+    memory_bytes: int
+    supports_bf16: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_machine(threads: int | None = None) -> Machine:
+    """The machine as torch sees it; `threads` is what the recipe asks for."""
+    import torch
+
+    count = threads or torch.get_num_threads()
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        return Machine("cuda", torch.cuda.get_device_name(), count, free, torch.cuda.is_bf16_supported())
+    if torch.backends.mps.is_available():
+        return Machine("mps", "Apple GPU", count, free_memory_bytes(), False)
+    return Machine("cpu", platform.processor() or platform.machine(), count, free_memory_bytes(), False)
+
+
+def set_up(threads: int) -> None:
+    """Fix the number of threads, and let large buffers be reused.
+
+    Trap: glibc gives every buffer above 128 KiB back to the system when it is freed, and each new one costs page faults
+    again; activations are such buffers. Keeping them made full fine-tuning of MiniLM on two cores 13 % faster, for no
+    more memory at the peak.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+
+
+def free_memory_bytes() -> int:
+    """Memory this process may still take: the system's, or its control group's where that is less."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit, open(
+            "/sys/fs/cgroup/memory.current", encoding="ascii"
+        ) as current:
+            return min(available, int(limit.read()) - int(current.read()))
+    except (OSError, ValueError):
+        return available
+
+
+def free_disk_bytes(folder: os.PathLike[str] | str) -> int:
+    """Free bytes where `folder` is, or will be."""
+    import shutil
+    from pathlib import Path
+
+    path = Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_memory_bytes() -> int:
+    """Resident size of this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

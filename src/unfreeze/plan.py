@@ -1,0 +1,460 @@
+"""Plan: what will happen, decided before anything happens; every inferred value with its reason.
+
+A plan is plain data: it is printed, stored in the run, read back by `unfreeze resume`, and a run follows it to the
+letter. Nothing is decided later on.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfreeze.data.loading import steps_per_epoch
+from unfreeze.durable import sha256_of_file
+from unfreeze.errors import RecipeError
+from unfreeze.machine import Machine
+from unfreeze.models.layers import HEAD, LayerGroups
+from unfreeze.models.loading import ModelSource
+from unfreeze.preparation import Prepared
+from unfreeze.schedule import Phase, Schedule, Span, gradual
+from unfreeze.types import Duration
+
+# Rates: a model of BERT-base's width (768) is trained at 3e-5; narrower ones bear, and need, more. The square root is
+# a compromise between the published recipes of BERT-base (2e-5 to 5e-5) and of 384- and 128-wide models (1e-4 to 3e-4).
+BASE_RATE, BASE_WIDTH = 3e-5, 768
+HEAD_ONLY_RATE = 1e-3
+HEAD_RATE_FACTOR = 5
+LAYER_DECAY = 0.85
+WEIGHT_DECAY = 0.01
+WARMUP_FRACTION = 0.1
+MAX_GRADIENT_NORM = 1.0
+EVALUATIONS_PER_PHASE = 4
+PATIENCE = 3
+BATCH_ROWS = 16
+# Measured on two cores: 2,300 tokens at once are as quick as 4,500 and take half the memory.
+MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 8192}
+CHECKPOINT_MINUTES = 10.0
+# Where configurations keep the dropout of attention weights.
+_ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "attention_dropout_prob")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value of the plan.
+
+    Attributes:
+        key: The recipe key that would change it.
+        value: As shown.
+        source: ``recipe.yaml:3``, ``--set``, ``argument``, or ``plan`` where it was inferred.
+        reason: Why; for inferred values always a sentence.
+    """
+
+    key: str
+    value: Any
+    source: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds in all phases.
+
+    Attributes:
+        batch_size: Examples for one optimizer step.
+        micro_batch_tokens: That go through the model at once, padding included.
+        max_length_tokens: Longer inputs are cut.
+        attention_dropout: During training; None leaves the model's own.
+        checkpoint_minutes: Between checkpoints.
+    """
+
+    seed: int
+    batch_size: int
+    micro_batch_tokens: int
+    max_length_tokens: int
+    weight_decay: float
+    max_gradient_norm: float
+    precision: str
+    attention_dropout: float | None
+    checkpoint_minutes: float
+    threads: int
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """One phase, with nothing left open.
+
+    Attributes:
+        name: For display.
+        span: As in `Phase.span`, with ``last(half)`` resolved.
+        steps, epochs: Length.
+        learning_rates: Layer group to peak rate, for the groups that train.
+        warmup_steps, decay: Shape of the rate.
+        evaluate_every: In steps; 0: never.
+        patience: Evaluations without improvement that end the phase; None: it never ends early.
+        trainable_parameters: Number of weights that train.
+    """
+
+    name: str
+    span: Span
+    steps: int
+    epochs: float
+    learning_rates: Mapping[str, float]
+    warmup_steps: int
+    decay: str
+    evaluate_every: int
+    patience: int | None
+    trainable_parameters: int
+
+
+@dataclass
+class Plan:
+    """What will happen.
+
+    Attributes:
+        task, model: Names.
+        data: Name, rows of each split, facts and notes.
+        choices: Every value with source and reason, in the order shown.
+        settings, phases: What the engine follows.
+        groups: Name, parameters of each layer group.
+        expected: ``train_seconds``, ``total_seconds``, ``peak_memory_bytes``, ``disk_bytes``, and how they came about.
+        machine: Where the plan was made.
+        identity: Hashes that a resumed run must find again.
+        warnings: Sentences the user should read before starting.
+    """
+
+    task: str
+    model: str
+    data: dict[str, Any]
+    choices: list[Choice]
+    settings: Settings
+    phases: list[PlannedPhase]
+    groups: list[dict[str, Any]]
+    machine: dict[str, Any]
+    identity: dict[str, Any]
+    expected: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Plan:
+        values = {k: v for k, v in stored.items() if k in cls.__dataclass_fields__}
+        return cls(
+            **{
+                **values,
+                "choices": [Choice(**c) for c in stored["choices"]],
+                "settings": Settings(**stored["settings"]),
+                "phases": [PlannedPhase(**p) for p in stored["phases"]],
+            }
+        )
+
+    @property
+    def total_steps(self) -> int:
+        return sum(p.steps for p in self.phases)
+
+
+def attention_dropout_name(config: Any) -> str | None:
+    """Where this configuration keeps the dropout of attention weights."""
+    return next((name for name in _ATTENTION_DROPOUT if hasattr(config, name)), None)
+
+
+def model_config(config: Any, settings: Settings) -> Any:
+    """The configuration to train with: a copy with the plan's attention dropout."""
+    changed = copy.deepcopy(config)
+    name = attention_dropout_name(config)
+    if name is not None and settings.attention_dropout is not None:
+        setattr(changed, name, settings.attention_dropout)
+    return changed
+
+
+def make(prepared: Prepared, machine: Machine) -> Plan:
+    """Decide everything.
+
+    Raises:
+        RecipeError: A span or pattern that matches nothing, phases that cannot be, settings that contradict each other.
+    """
+    return _Decisions(prepared, machine).plan()
+
+
+class _Decisions:
+    """Collects choices while they are made."""
+
+    def __init__(self, prepared: Prepared, machine: Machine) -> None:
+        self.prepared, self.machine, self.recipe = prepared, machine, prepared.recipe
+        self.choices: list[Choice] = []
+        self.warnings: list[str] = list(prepared.data_facts.warnings())
+        with torch.device("meta"):
+            self.groups = LayerGroups.of(prepared.task.skeleton(prepared.config))
+
+    def plan(self) -> Plan:
+        self._said("model", self.prepared.source.name, self.recipe.sources.get("model"), self._why_model())
+        self._said("task", self.prepared.task.name, self.recipe.sources.get("task"), self._why_task())
+        settings = self._settings()
+        schedule = self._schedule()
+        phases = self._phases(schedule, settings)
+        return Plan(
+            task=self.prepared.task.name,
+            model=self.prepared.source.name,
+            data=self._data(),
+            choices=self.choices,
+            settings=settings,
+            phases=phases,
+            groups=[{"name": g.name, "parameters": g.parameters} for g in self.groups.describe()],
+            machine=self.machine.to_json(),
+            identity=self._identity(),
+            warnings=self.warnings,
+        )
+
+    # values ------------------------------------------------------------------------------------------------------
+
+    def _said(self, key: str, value: Any, source: str | None, reason: str) -> None:
+        self.choices.append(Choice(key, value, source or "plan", reason))
+
+    def _choose(self, key: str, inferred: Any, reason: str) -> Any:
+        """The recipe's value of ``train.<key>`` where there is one, else `inferred`; either way written down."""
+        asked = getattr(self.recipe.train, key)
+        value = inferred if asked is None else asked
+        source = self.recipe.sources.get(f"train.{key}") if asked is not None else None
+        self._said(f"train.{key}", value, source, "" if asked is not None else reason)
+        return value
+
+    def _why_model(self) -> str:
+        if self.recipe.model is not None:
+            return ""
+        from unfreeze.models.catalog import stronger_than
+
+        entry = stronger_than("text")
+        return (
+            f"the model that comes with unfreeze; a stronger one: --model {entry.id} "
+            f"({entry.parameters_millions:g} M parameters, {entry.download_mb:g} MB to download)"
+        )
+
+    def _why_task(self) -> str:
+        targets = self.prepared.task.targets
+        if targets is None:
+            return ""
+        kind = targets.problem_type.replace("_", " ").replace("classification", "").strip()
+        named = f"{len(targets.labels)} classes, " if targets.labels else ""
+        return f"{kind}: {named}{targets.reason}"
+
+    def _settings(self) -> Settings:
+        machine, lengths = self.machine, self.prepared.train_lengths
+        rows = len(lengths)
+        batch = self._choose("batch_size", min(BATCH_ROWS, max(4, rows // 8)), self._why_batch(rows))
+        length = self.prepared.task.max_length
+        asked = self.recipe.sources.get("train.max_length")
+        self._said("train.max_length", length, asked, self.prepared.max_length_reason)
+        precision = self._choose("precision", *self._best_precision())
+        if precision == "fp16" and machine.device == "cpu":
+            raise RecipeError(
+                "RECIPE-CONFLICT", "fp16 needs a GPU", where="train.precision", remedy="--set train.precision=fp32"
+            )
+        return Settings(
+            seed=self.recipe.seed,
+            batch_size=batch,
+            micro_batch_tokens=self._choose(
+                "micro_batch_tokens",
+                max(MICRO_BATCH_TOKENS[machine.device], length),
+                f"quick on {machine.device} and small in memory; it changes no gradient",
+            ),
+            max_length_tokens=length,
+            weight_decay=self._choose("weight_decay", WEIGHT_DECAY, "usual for Adam with decoupled decay"),
+            max_gradient_norm=self._choose("max_gradient_norm", MAX_GRADIENT_NORM, "usual for fine-tuning"),
+            precision=precision,
+            attention_dropout=self._attention_dropout(),
+            checkpoint_minutes=self._choose("checkpoint_minutes", CHECKPOINT_MINUTES, "and one at each phase's end"),
+            threads=self._choose("threads", machine.threads, "all cores that torch sees"),
+        )
+
+    @staticmethod
+    def _why_batch(rows: int) -> str:
+        if rows // 8 < BATCH_ROWS:
+            return f"small, so that {rows} rows give at least 8 steps an epoch"
+        return "small batches generalise well and give many updates"
+
+    def _best_precision(self) -> tuple[str, str]:
+        if self.machine.device == "cuda":
+            return ("bf16", "quick on this GPU") if self.machine.supports_bf16 else ("fp16", "this GPU has no bfloat16")
+        return "fp32", f"half precision is slower on {self.machine.device}"
+
+    def _attention_dropout(self) -> float | None:
+        name = attention_dropout_name(self.prepared.config)
+        own = getattr(self.prepared.config, name) if name else None
+        asked = self.recipe.train.attention_dropout
+        if asked is not None and own is None:
+            raise RecipeError(
+                "RECIPE-CONFLICT", "this model has no attention dropout that can be set", where="train.attention_dropout"
+            )
+        if own is None:
+            return None
+        if self.machine.device == "cpu" and own:
+            reason = f"off instead of the model's {own:g}: with it attention on a CPU is up to 5 times slower"
+            return float(self._choose("attention_dropout", 0.0, reason))
+        return float(self._choose("attention_dropout", float(own), "the model's own"))
+
+    # phases ------------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> Schedule:
+        if self.recipe.schedule is not None:
+            self._said("schedule", self.recipe.schedule.name, self.recipe.sources.get("schedule"), "")
+            return self.recipe.schedule
+        chosen = gradual()
+        self._said("schedule", chosen.name, None, "head first, then the upper half, then all: forgets least on few rows")
+        return chosen
+
+    def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:
+        per_epoch = steps_per_epoch(len(self.prepared.train_lengths), settings.batch_size)
+        total = self._total_length(schedule)
+        shares = sum(p.share for p in schedule.phases if p.epochs is None)
+        fixed = sum(p.epochs.steps(per_epoch) for p in schedule.phases if p.epochs is not None)
+        left = max(0, total.steps(per_epoch) - fixed) if total is not None else 0
+        base_rate, layer_decay = self._rates(schedule)
+        self._evaluation_choices()
+        phases = []
+        for number, phase in enumerate(schedule.phases, start=1):
+            steps = phase.epochs.steps(per_epoch) if phase.epochs else max(1, round(left * phase.share / shares))
+            phases.append(self._phase(phase, number, steps, per_epoch, base_rate, layer_decay))
+        return phases
+
+    def _total_length(self, schedule: Schedule) -> Duration | None:
+        rows = len(self.prepared.train_lengths)
+        if all(p.epochs is not None for p in schedule.phases):
+            if self.recipe.train.epochs is not None:
+                raise RecipeError(
+                    "RECIPE-CONFLICT",
+                    "train.epochs is the length of all phases together, but every phase of the schedule has its own",
+                    where="train.epochs",
+                    remedy="leave one of them out",
+                )
+            return None
+        inferred = Duration(float(np.clip(round(2.5 + 5000 / rows), 3, 20)))
+        reason = f"{rows:,} rows: few rows need more passes to give enough updates; the best weights are kept"
+        return Duration.parse(self._choose("epochs", inferred, reason))
+
+    def _rates(self, schedule: Schedule) -> tuple[float, float]:
+        width = int(getattr(self.prepared.config, "hidden_size", None) or BASE_WIDTH)
+        inferred = float(f"{BASE_RATE * (BASE_WIDTH / width) ** 0.5 * (2 if width < BASE_WIDTH else 1):.1g}")
+        rate = self._choose("learning_rate", inferred, f"of the topmost pretrained group; for a model {width} wide")
+        widest_is_first = len(schedule.phases) == 1
+        inferred_decay = 1.0 if widest_is_first else LAYER_DECAY
+        reason = "one rate for all groups" if widest_is_first else "lower groups move less (discriminative rates)"
+        return rate, self._choose("layer_decay", inferred_decay, reason)
+
+    def _evaluation_choices(self) -> None:
+        if self.prepared.validation is None:
+            if self.recipe.train.early_stopping:
+                raise RecipeError(
+                    "RECIPE-CONFLICT", "early stopping needs validation rows", where="train.early_stopping"
+                )
+            return
+        self._choose("early_stopping", PATIENCE, "evaluations without improvement end a phase")
+        self._choose(
+            "evaluations_per_epoch", None, f"once an epoch, and at least {EVALUATIONS_PER_PHASE} times a phase"
+        )
+
+    def _phase(
+        self, phase: Phase, number: int, steps: int, per_epoch: int, base_rate: float, layer_decay: float
+    ) -> PlannedPhase:
+        span = self._resolved(phase.span)
+        chosen = self.groups.select(span)
+        members = {g: [n for n in self.groups.parameters(g) if n in chosen] for g in self.groups.names}
+        training = [g for g in self.groups.names if members[g]]
+        sizes = {n: p.numel() for g in training for n, p in self.groups.parameters(g).items() if n in chosen}
+        warmup = phase.warmup_fraction
+        if warmup is None:
+            warmup = self.recipe.train.warmup_fraction
+        if warmup is None:
+            warmup = WARMUP_FRACTION
+        return PlannedPhase(
+            name=phase.name or f"phase {number}",
+            span=span,
+            steps=steps,
+            epochs=round(steps / per_epoch, 3),
+            learning_rates=self._group_rates(phase, training, base_rate, layer_decay),
+            warmup_steps=round(steps * warmup),
+            decay=phase.decay,
+            evaluate_every=self._evaluate_every(steps, per_epoch),
+            patience=self._patience(),
+            trainable_parameters=sum(sizes.values()),
+        )
+
+    def _resolved(self, span: Span) -> Span:
+        return f"last({max(1, self.groups.n_groups // 2)})" if span == "last(half)" else span
+
+    def _group_rates(
+        self, phase: Phase, training: Sequence[str], base_rate: float, layer_decay: float
+    ) -> dict[str, float]:
+        """The head's rate, then from the topmost pretrained group down each `layer_decay` times the one above."""
+        body = [g for g in reversed(training) if g != HEAD]
+        rate = phase.learning_rate or base_rate
+        decay = phase.layer_decay or layer_decay
+        asked = phase.head_learning_rate or self.recipe.train.head_learning_rate
+        head = asked or (min(HEAD_ONLY_RATE, rate * HEAD_RATE_FACTOR) if body else HEAD_ONLY_RATE)
+        rates = {HEAD: head} if HEAD in training else {}
+        return {**rates, **{g: rate * decay**i for i, g in enumerate(body)}}
+
+    def _evaluate_every(self, steps: int, per_epoch: int) -> int:
+        if self.prepared.validation is None:
+            return 0
+        asked = self.recipe.train.evaluations_per_epoch
+        if asked is not None:
+            return max(1, round(per_epoch / asked))
+        return max(1, min(per_epoch, steps // EVALUATIONS_PER_PHASE))
+
+    def _patience(self) -> int | None:
+        asked = self.recipe.train.early_stopping
+        if self.prepared.validation is None or asked is False:
+            return None
+        return PATIENCE if asked is None or asked is True else int(asked)
+
+    # records -----------------------------------------------------------------------------------------------------
+
+    def _data(self) -> dict[str, Any]:
+        prepared = self.prepared
+        tables = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+        return {
+            "name": prepared.name,
+            "rows": {k: len(t) for k, t in tables.items() if t is not None},
+            "roles": {
+                "text": list(prepared.task.roles.text),
+                "label": prepared.task.roles.label,
+                "group": prepared.task.roles.group,
+            },
+            "facts": prepared.data_facts.to_json(),
+            "sentences": prepared.data_facts.sentences(),
+            "notes": prepared.notes,
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        import transformers
+
+        import unfreeze
+
+        targets = self.prepared.task.targets
+        return {
+            "data": self.prepared.fingerprints,
+            "labels": list(targets.labels) if targets is not None else None,
+            "model": self.prepared.source.name,
+            "weights": _weights_identity(self.prepared.source),
+            "versions": {
+                "unfreeze": unfreeze.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+            },
+        }
+
+
+def _weights_identity(source: ModelSource) -> str:
+    """SHA-256 over a folder's weight files, or a Hub model's name and revision (the cache checks its own files)."""
+    if source.kind == "hub":
+        return f"{source.location}@{source.revision or 'main'}"
+    files = sorted(Path(source.location).glob("*.safetensors"))
+    return hashlib.sha256("".join(sha256_of_file(f) for f in files).encode()).hexdigest()

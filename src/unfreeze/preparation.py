@@ -1,0 +1,293 @@
+"""From a recipe to rows with a meaning: what the plan decides about.
+
+read -> roles -> division into train, validation, test -> labels (from the training rows alone) -> model's configuration
+and processor -> encoded rows -> facts. No weights are loaded and nothing is written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unfreeze import tasks
+from unfreeze.data.columns import Roles
+from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts
+from unfreeze.data.sources import Splits, read
+from unfreeze.data.splits import divide
+from unfreeze.data.table import Table
+from unfreeze.errors import DataError, RecipeError, did_you_mean
+from unfreeze.models.loading import ModelSource, load_config, resolve
+from unfreeze.randomness import generator
+from unfreeze.recipe import Recipe
+from unfreeze.tasks._labels import is_missing
+from unfreeze.tasks._text import longest_input_tokens
+from unfreeze.tasks.base import Task
+from unfreeze.types import Example
+
+DEFAULT_TASK = "text-classification"
+DEFAULT_MODEL = "builtin:text"
+HELD_OUT_FRACTION = 0.1
+# From so many rows on, a part that no choice ever sees gives the reported figure.
+ROWS_FOR_A_THIRD_PART = 500
+# Lengths beyond this quantile of the training rows are not worth their memory where the model takes more.
+LONGEST_KEPT_QUANTILE = 0.995
+
+
+@dataclass
+class Prepared:
+    """Everything the plan looks at.
+
+    Attributes:
+        recipe: As asked.
+        name: Short name of the data.
+        train, validation, test: Tables; validation and test may be None.
+        task: Bound to roles, targets, processor and longest input.
+        source, config: The model's place and its configuration.
+        train_examples, validation_examples: Encoded rows.
+        data_facts: Rows, classes, lengths, duplicates.
+        notes: What was recognised, divided or assumed, as sentences.
+        fingerprints: SHA-256 of each split's content.
+        max_length_reason: Why the longest input is what it is.
+    """
+
+    recipe: Recipe
+    name: str
+    train: Table
+    validation: Table | None
+    test: Table | None
+    task: Task
+    source: ModelSource
+    config: Any
+    train_examples: list[Example]
+    validation_examples: list[Example]
+    data_facts: DataFacts
+    notes: list[str] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    max_length_reason: str = ""
+
+    @property
+    def train_lengths(self) -> np.ndarray:
+        """Tokens of each training example, (examples,)."""
+        return np.asarray([e.length for e in self.train_examples], dtype=np.int64)
+
+    @property
+    def reports_unseen_rows(self) -> bool:
+        """Whether the reported figure is measured on rows that no choice has seen."""
+        return self.test is not None
+
+
+def prepare(
+    recipe: Recipe, data: Any = None, *, test: Any = None, allow_remote_code: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Prepared:
+    """Read and check everything that can be wrong before work starts.
+
+    Args:
+        recipe: What was asked.
+        data, test: Objects from Python (a DataFrame, a list of dicts); None: what the recipe names.
+        allow_remote_code: The permission of the command line.
+        say: Told what is being done.
+
+    Raises:
+        RequestError: Recipe, data or task do not fit.
+        ModelError: The model is not there or not usable.
+    """
+    task_class = tasks.find(recipe.task or DEFAULT_TASK)
+    task = task_class.with_options(_task_options(recipe, task_class))
+    source = resolve(recipe.model or DEFAULT_MODEL)
+    say("reading the data")
+    splits = _read(recipe, data, test)
+    roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
+    splits, notes = _with_usable_labels(splits, roles, drop=recipe.data.drop_unlabelled)
+    splits, more = _sampled(splits, recipe)
+    splits, division = _divided(splits, roles, recipe)
+    targets = task.learn(splits.train, roles, splits.label_names)
+    config = load_config(source, allow_remote_code=allow_remote_code)
+    processor = task.load_processor(source)
+    task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
+    _refuse_unseen_labels(splits, roles, targets)
+    limit, reason = _longest_input(recipe, splits.train, task, config)
+    task.max_length = limit
+    say(f"encoding {len(splits.train):,} rows")
+    train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
+    validation = splits.validation
+    validation_examples = [e for row in validation for e in task.encode(row, train=True)] if validation else []
+    lengths = {"train": np.asarray([e.length for e in train_examples])}
+    tables = {"train": splits.train, "validation": validation, "test": splits.test}
+    present = {k: t for k, t in tables.items() if t is not None}
+    labels = {k: t.column(roles.label) for k, t in present.items()} if isinstance(roles.label, str) else None
+    found = facts(present, roles, labels, lengths, limit)
+    return Prepared(
+        recipe=recipe,
+        name=splits.name,
+        train=splits.train,
+        validation=validation,
+        test=splits.test,
+        task=task,
+        source=source,
+        config=config,
+        train_examples=train_examples,
+        validation_examples=validation_examples,
+        data_facts=found,
+        notes=[*splits.notes, *roles.reasons.values(), *notes, *more, *division],
+        fingerprints={k: t.fingerprint for k, t in present.items()},
+        max_length_reason=reason,
+    )
+
+
+def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:
+    """The recipe's options and those ``train`` settings that are the task's to interpret."""
+    options = dict(recipe.options)
+    for key in ("class_weights", "label_smoothing"):
+        value = getattr(recipe.train, key)
+        if value is not None:
+            if key not in getattr(task_class, "__dataclass_fields__", {}):
+                raise RecipeError("RECIPE-CONFLICT", f"the task {task_class.name} has no {key}", where=f"train.{key}")
+            options[key] = value
+    return options
+
+
+def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
+    source = data if data is not None else recipe.data.source
+    if source is None:
+        raise DataError("DATA-MISSING", "no data was named", remedy="unfreeze train FILE_OR_FOLDER")
+    validation = recipe.data.validation if isinstance(recipe.data.validation, str) else None
+    return read(
+        source,
+        test=test if test is not None else recipe.data.test,
+        validation=validation,
+        encoding=recipe.data.encoding,
+    )
+
+
+def _with_usable_labels(splits: Splits, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
+    notes = []
+    for name in ("train", "validation", "test"):
+        table = getattr(splits, name)
+        if table is None:
+            continue
+        if drop and isinstance(roles.label, str):
+            kept = [i for i, value in enumerate(table.column(roles.label)) if not is_missing(value)]
+            if len(kept) < len(table):
+                notes.append(f"{len(table) - len(kept):,} rows of {name} without a label were left out, as asked")
+                table = table.select(kept)
+                splits = _replaced(splits, name, table)
+        check_rows(table, roles, split=name)
+    return splits, notes
+
+
+def _replaced(splits: Splits, name: str, table: Table | None) -> Splits:
+    return dataclasses.replace(splits, **{name: table})
+
+
+def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:
+    wanted, n = recipe.data.train_rows, len(splits.train)
+    if wanted is None or wanted >= n:
+        return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
+    chosen = np.sort(generator(recipe.seed, "train rows").choice(n, wanted, replace=False))
+    return _replaced(splits, "train", splits.train.select(chosen)), [f"{wanted:,} of {n:,} training rows, drawn by seed"]
+
+
+def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
+    """Hold out what the user did not provide: see `ROWS_FOR_A_THIRD_PART`."""
+    asked = recipe.data.validation
+    if splits.validation is not None:
+        fraction = 0.0
+    else:
+        fraction = asked if isinstance(asked, float | int) else HELD_OUT_FRACTION
+    rows = len(splits.train)
+    test_fraction = HELD_OUT_FRACTION if splits.test is None and rows >= ROWS_FOR_A_THIRD_PART and asked != 0 else 0.0
+    if not fraction and not test_fraction:
+        return splits, []
+    table = splits.train
+    division = divide(
+        rows,
+        strata=_strata(table, roles),
+        groups=_ids(table.column(roles.group)) if roles.group else None,
+        duplicates=duplicate_sets(_joined_texts(table, roles)),
+        fraction=fraction,
+        test_fraction=test_fraction,
+        seed=recipe.seed,
+    )
+    if len(division.train) < 2:
+        raise DataError("DATA-SPLIT", f"{rows} rows are too few to hold some out", remedy="--set data.validation=0")
+    parts = _replaced(splits, "train", table.select(division.train))
+    notes = list(division.notes)
+    if fraction and len(division.validation):
+        parts = _replaced(parts, "validation", table.select(division.validation))
+        notes.append(f"{len(division.validation):,} training rows are held out to choose the best weights")
+    if test_fraction and len(division.test):
+        parts = _replaced(parts, "test", table.select(division.test))
+        notes.append(f"{len(division.test):,} further rows are held out, which no choice sees, for the reported figure")
+    return parts, notes
+
+
+def _joined_texts(table: Table, roles: Roles) -> list[str]:
+    columns = [table.column(c) for c in roles.text]
+    return ["\x1f".join(str(v) for v in values) for values in zip(*columns, strict=True)]
+
+
+def _strata(table: Table, roles: Roles) -> np.ndarray | None:
+    """Class ids to stratify by; numbers and rare combinations are not stratified."""
+    if not isinstance(roles.label, str):
+        return None
+    ids = _ids([str(v) for v in table.column(roles.label)])
+    return ids if ids.max() + 1 <= max(2, len(ids) // 3) else None
+
+
+def _ids(values: list[Any]) -> np.ndarray:
+    position: dict[str, int] = {}
+    return np.asarray([position.setdefault(str(v), len(position)) for v in values], dtype=np.int64)
+
+
+def _refuse_unseen_labels(splits: Splits, roles: Roles, targets: Any) -> None:
+    """A label that only validation or test rows have can neither be learned nor scored."""
+    if targets is None or not isinstance(roles.label, str) or targets.problem_type == "regression":
+        return
+    for name in ("validation", "test"):
+        unseen: dict[str, list[str]] = {}
+        for row in getattr(splits, name) or ():
+            try:
+                targets.target(row, roles.label)
+            except DataError as error:
+                if error.code != "DATA-LABEL-UNSEEN":
+                    raise
+                unseen.setdefault(str(row.values[roles.label]), []).append(row.place)
+        if unseen:
+            listed = "; ".join(f"{k!r} ({len(v)} rows, first {v[0]})" for k, v in sorted(unseen.items())[:8])
+            raise DataError(
+                "DATA-LABEL-UNSEEN",
+                f"labels of the {name} rows that no training row has: {listed}",
+                where=next(iter(unseen.values()))[0],
+                remedy=did_you_mean(next(iter(unseen)), targets.labels) + "\nor add training rows with these labels",
+            )
+
+
+def _longest_input(recipe: Recipe, train: Table, task: Task, config: Any) -> tuple[int, str]:
+    """The longest input in tokens: what was asked, or what the data needs within the model's limit."""
+    limit = longest_input_tokens(config, task.processor)
+    asked = recipe.train.max_length
+    if asked is not None:
+        if asked > limit:
+            raise RecipeError(
+                "RECIPE-VALUE",
+                f"train.max_length is {asked}, but this model takes at most {limit} tokens",
+                where="train.max_length",
+                remedy=f"--set train.max_length={limit}",
+            )
+        return asked, "named in the recipe"
+    cap = min(limit, task.most_tokens)
+    if task.splits_long_rows:
+        return cap, "longer texts are cut into pieces of this length, none is lost"
+    sample = np.linspace(0, len(train) - 1, min(len(train), 2000)).astype(int)
+    task.max_length = cap
+    lengths = np.asarray([task.encode(train.row(int(i)), train=False)[0].length for i in sample])
+    needed = int(np.quantile(lengths, LONGEST_KEPT_QUANTILE))
+    if lengths.max() >= cap:
+        return cap, f"the model's limit; {np.mean(lengths >= cap):.1%} of the texts are longer and are cut"
+    # All lengths seen are kept: cutting a few long texts would save nothing, since batches are bucketed.
+    return cap, f"the texts are short ({needed} tokens at the 99.5 % quantile), so nothing is cut"

@@ -1,0 +1,256 @@
+"""Run: the folder of one run, and its records: Event, Finding, Status.
+
+::
+
+    RUN/ recipe.yaml  plan.json  status.json  events.jsonl
+         checkpoints/step-000120/   model/   train_results.json  eval_results.json  test_results.json
+         all_results.json  findings.json  report.html
+
+Only records are read here, never a model: reports and web pages stand on this module alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from unfreeze import durable
+from unfreeze.errors import RequestError, did_you_mean
+
+State = Literal["running", "trained", "done", "interrupted", "failed"]
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of events.jsonl.
+
+    Attributes:
+        kind: What happened: ``step``, ``evaluation``, ``phase``, ``checkpoint``, ``notice`` ...
+        step: Optimizer steps done when it happened.
+        seconds: Seconds of this process since the run was started or resumed.
+        values: The facts.
+    """
+
+    kind: str
+    step: int
+    seconds: float
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One judged statement about a run.
+
+    Attributes:
+        code: Stable name, such as ``BASE001``.
+        severity: ``good``, ``info``, ``warning`` or ``bad``.
+        sentence: What was found, with its figures.
+        evidence: The figures by name.
+        advice: What to type or change; empty where there is nothing to do.
+    """
+
+    code: str
+    severity: Literal["good", "info", "warning", "bad"]
+    sentence: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands or ended.
+
+    Attributes:
+        state: ``running``, ``trained`` (weights are final, not yet written out), ``done``, ``interrupted`` or ``failed``.
+        cause: Why it stopped; empty while it runs and where it is done.
+        step: The last optimizer step that is part of the weights.
+        next: What to do next, as a command where there is one.
+        exit_status: The process's exit status, None while it runs.
+    """
+
+    state: State
+    cause: str = ""
+    step: int = 0
+    next: str = ""
+    exit_status: int | None = None
+    process: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
+    time: float = field(default_factory=time.time)
+
+
+class Run:
+    """The folder of one run.
+
+    Args:
+        folder: Must hold a run; `Run.create` makes a new one.
+
+    Raises:
+        RequestError: E-RUN-MISSING, with near names.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "status.json").is_file():
+            raise _not_a_run(self.folder)
+        self._started = time.monotonic()
+
+    @classmethod
+    def create(cls, folder: str | Path, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
+        """Make the folder with its recipe and plan; it must not exist or be empty.
+
+        Raises:
+            RequestError: E-RUN-EXISTS. Nothing is ever overwritten.
+        """
+        path = Path(folder)
+        check_is_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        durable.write_text(path / "recipe.yaml", recipe_yaml)
+        durable.write_json(path / "plan.json", {"format": FORMAT_VERSION, **plan})
+        durable.write_json(path / "status.json", asdict(Status("running")))
+        return cls(path)
+
+    # records -----------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def model_folder(self) -> Path:
+        """The fine-tuned model, as `from_pretrained` reads it."""
+        return self.folder / "model"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The stored plan, as plain data."""
+        return self.read_json("plan.json")
+
+    @property
+    def status(self) -> Status:
+        known = Status.__dataclass_fields__
+        return Status(**{k: v for k, v in self.read_json("status.json").items() if k in known})
+
+    def set_status(self, status: Status) -> None:
+        durable.write_json(self.folder / "status.json", asdict(status))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """All results, named as the Hugging Face Trainer names them: ``eval_accuracy``, ``test_f1``."""
+        return self.read_json("all_results.json", {})
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [Finding(**item) for item in self.read_json("findings.json", [])]
+
+    def write_findings(self, findings: list[Finding]) -> None:
+        durable.write_json(self.folder / "findings.json", [asdict(f) for f in findings])
+
+    def write_results(self, split: str, results: Mapping[str, Any]) -> None:
+        """Store the results of one split and merge their numbers into all_results.json.
+
+        Args:
+            split: ``train``, ``eval`` or ``test``.
+            results: Names without prefix; the prefix is added where a value is a number.
+        """
+        named = {f"{split}_{k}": v for k, v in results.items()}
+        durable.write_json(self.folder / f"{split}_results.json", named)
+        numbers = {k: v for k, v in named.items() if isinstance(v, int | float) or v is None}
+        durable.write_json(self.folder / "all_results.json", {**self.metrics, **numbers})
+
+    def results(self, split: str) -> dict[str, Any]:
+        """Everything stored about one split, with prefixed names; empty where it was not evaluated."""
+        return self.read_json(f"{split}_results.json", {})
+
+    # events ------------------------------------------------------------------------------------------------------
+
+    def log(self, kind: str, step: int, **values: Any) -> Event:
+        """Append an event."""
+        event = Event(kind, step, round(time.monotonic() - self._started, 3), values)
+        record = {"kind": kind, "step": step, "seconds": event.seconds, "time": round(time.time(), 3), **values}
+        durable.append_line(self.folder / "events.jsonl", durable.to_json(record, indent=None))
+        return event
+
+    def events(self, kind: str | None = None) -> Iterator[Event]:
+        """All events in order, or those of one kind; a torn last line is passed over."""
+        path = self.folder / "events.jsonl"
+        if not path.is_file():
+            return
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            for line in handle:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if kind is None or record.get("kind") == kind:
+                    values = {k: v for k, v in record.items() if k not in ("kind", "step", "seconds")}
+                    yield Event(record["kind"], record["step"], record["seconds"], values)
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        """A record by file name; `default` where it is not there.
+
+        Raises:
+            RequestError: E-RUN-MISSING, when the record has no default and is missing or damaged.
+        """
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if default is not None:
+                return default
+            raise RequestError("RUN-MISSING", f"the run has no {name}", where=str(self.folder)) from None
+        except ValueError:
+            raise RequestError("RUN-MISSING", f"{name} is damaged", where=str(self.folder)) from None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.status.state})"
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds a run."""
+    return (Path(folder) / "status.json").is_file() and (Path(folder) / "plan.json").is_file()
+
+
+def check_is_free(folder: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises:
+        RequestError: E-RUN-EXISTS.
+    """
+    if folder.is_file():
+        raise RequestError("RUN-EXISTS", "the output is a file, not a folder", where=str(folder))
+    if folder.is_dir() and any(folder.iterdir()):
+        kind = "another run" if is_run(folder) else "files"
+        remedy = f"choose another folder: --output {folder}-2"
+        if is_run(folder):
+            remedy += f"\nor go on with that run: unfreeze resume {folder}"
+        raise RequestError("RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy)
+
+
+def free_folder(parent: str | Path, name: str) -> Path:
+    """The first of ``name``, ``name-2``, ``name-3`` ... that does not exist under `parent`."""
+    number, path = 1, Path(parent) / name
+    while path.exists():
+        number += 1
+        path = Path(parent) / f"{name}-{number}"
+    return path
+
+
+def _not_a_run(folder: Path) -> RequestError:
+    what = "this folder is not a run" if folder.is_dir() else "there is no such run"
+    siblings = [p.name for p in folder.parent.iterdir() if is_run(p)] if folder.parent.is_dir() else []
+    remedy = did_you_mean(folder.name, siblings) if siblings else "start one with: unfreeze train DATA"
+    return RequestError("RUN-MISSING", what, where=str(folder), remedy=remedy)

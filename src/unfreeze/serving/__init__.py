@@ -1,0 +1,1 @@
+"""Using a fine-tuned model: the same encode and decode as in training."""

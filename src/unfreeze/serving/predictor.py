@@ -1,0 +1,121 @@
+"""Predictor: a fine-tuned model and its bound task, read from a model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unfreeze import durable, tasks
+from unfreeze.errors import DataError, ModelError
+from unfreeze.evaluation import predict_rows
+from unfreeze.models.loading import load_config, load_processor, resolve
+from unfreeze.tasks.base import Task
+from unfreeze.types import Prediction, Row
+
+TASK_FILE = "unfreeze.json"
+
+
+class Predictor:
+    """Answers for new rows.
+
+    Args:
+        task: Bound.
+        model: With its head, on `device`.
+        device: Where it runs.
+
+    Example:
+        >>> Predictor.load("runs/reviews/model").predict(["Works as promised."])[0].label  # doctest: +SKIP
+        'positive'
+    """
+
+    def __init__(self, task: Task, model: torch.nn.Module, device: torch.device | str = "cpu") -> None:
+        self.task, self.model, self.device = task, model.to(device).eval(), torch.device(device)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | None = None) -> Predictor:
+        """Read what `save` wrote.
+
+        Raises:
+            ModelError: E-MODEL-BROKEN, when files are missing, damaged or do not belong together.
+        """
+        path = Path(folder)
+        stored = read_task_file(path)
+        problem = durable.verify(path)
+        if problem is not None:
+            raise ModelError("MODEL-BROKEN", f"the model is not as it was written: {problem}", where=str(path))
+        source = resolve(str(path))
+        task = tasks.find(stored["task_class"]).restore(stored, load_processor(source))
+        model = task.build(source, load_config(source)).model
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(task, model, chosen)
+
+    def predict(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> list[Prediction]:
+        """One answer for each input, in order.
+
+        Args:
+            inputs: Texts; tuples where the task reads several columns; or rows with the columns of the training data.
+
+        Raises:
+            DataError: E-DATA-ROW, for an input that has no text.
+        """
+        return list(self.stream(self.rows(inputs)))
+
+    def stream(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Answers for rows as they come; memory does not grow with their number."""
+        return predict_rows(self.task, self.model, rows, device=self.device)
+
+    def rows(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Row]:
+        """Rows of the task's columns from loose inputs."""
+        columns = self.task.roles.text
+        for index, item in enumerate(inputs):
+            place = f"input {index + 1}"
+            if isinstance(item, Mapping):
+                values: Mapping[str, Any] = item
+            else:
+                parts = [item] if isinstance(item, str) else list(item)
+                if len(parts) != len(columns):
+                    raise DataError(
+                        "DATA-ROW",
+                        f"the model reads {len(columns)} texts ({', '.join(columns)}), {len(parts)} were given",
+                        where=place,
+                    )
+                values = dict(zip(columns, parts, strict=True))
+            yield Row(index, values, place)
+
+
+def save(folder: Path, task: Task, task_class: str, model: torch.nn.Module, extra: Mapping[str, Any]) -> None:
+    """Write model, processor and bound task into an existing folder, as `from_pretrained` reads them.
+
+    Args:
+        folder: A staging folder; see `durable.publish`.
+        task: Bound.
+        task_class: The name `tasks.find` knows it by.
+        model: Gets written in the precision it has.
+        extra: Further plain data for unfreeze.json: identity, base model.
+    """
+    model.save_pretrained(folder)  # type: ignore[operator]
+    task.processor.save_pretrained(folder)
+    durable.write_json(folder / TASK_FILE, {**task.stored(), "task_class": task_class, **extra})
+
+
+def read_task_file(folder: Path) -> dict[str, Any]:
+    """The bound task's plain data.
+
+    Raises:
+        ModelError: E-MODEL-BROKEN, when it is missing or damaged.
+    """
+    try:
+        stored = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            "MODEL-BROKEN", f"there is no {TASK_FILE}: this model was not written by unfreeze", where=str(folder)
+        ) from None
+    except ValueError:
+        raise ModelError("MODEL-BROKEN", f"{TASK_FILE} is damaged", where=str(folder)) from None
+    if not isinstance(stored, dict) or "task_class" not in stored:
+        raise ModelError("MODEL-BROKEN", f"{TASK_FILE} names no task", where=str(folder))
+    return stored

@@ -1,0 +1,296 @@
+"""What a label column says: classes, several classes at once, or numbers.
+
+The rules, in this order, looking at the training rows alone:
+
+1. several label columns, or lists in one column: *multi-label*;
+2. text such as ``"2,17"`` whose parts are all ids (or names the data set lists), with more than one part in some row:
+   *multi-label*;
+3. numbers with a fractional part: *regression*;
+4. whole numbers of more than `MOST_NUMERIC_CLASSES` kinds, or of so many kinds that a class has fewer than 3 rows on
+   average, where the data set lists no names: *regression*;
+5. anything else: *single label*, each spelling a class of its own.
+
+Booleans are the classes ``false`` and ``true``; 0.0 and 1.0 are the classes ``0`` and ``1``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from unfreeze.errors import DataError, TaskError, did_you_mean
+from unfreeze.types import Row
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+PROBLEM_TYPES: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
+MOST_NUMERIC_CLASSES = 100
+_SEPARATOR = re.compile(r"\s*[,;|]\s*")
+_INTEGER = re.compile(r"[-+]?[0-9]+(?:\.0+)?\Z")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The targets of a classification or regression task.
+
+    Attributes:
+        problem_type: As in the Hugging Face configuration.
+        labels: Class names in the order of the model's outputs; empty for regression.
+        columns: The label columns where each is one label of a multi-label task.
+        ids: Whether the data gives positions in `labels` rather than names.
+        center, scale: Regression targets are trained as (value - center) / scale.
+        thresholds: Multi-label decision thresholds, chosen on validation rows; None: 0.5 each.
+        counts: Training rows of each class.
+        reason: Why this problem type.
+    """
+
+    problem_type: ProblemType
+    labels: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    ids: bool = False
+    center: float = 0.0
+    scale: float = 1.0
+    thresholds: tuple[float, ...] | None = None
+    counts: tuple[int, ...] = ()
+    reason: str = ""
+    _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._position.update({name: i for i, name in enumerate(self.labels)})
+
+    @property
+    def width(self) -> int:
+        """Outputs of the model: one a class, or 1 for regression."""
+        return len(self.labels) or 1
+
+    def with_thresholds(self, thresholds: Iterable[float]) -> LabelSpace:
+        return replace(self, thresholds=tuple(float(t) for t in thresholds), _position={})
+
+    def in_order_of(self, labels: Sequence[str]) -> LabelSpace:
+        """The same classes in another order."""
+        counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
+        return replace(self, labels=tuple(labels), counts=counts, _position={})
+
+    def unscaled(self) -> LabelSpace:
+        """Once the model's head itself gives values in the data's unit."""
+        return replace(self, center=0.0, scale=1.0, _position={})
+
+    def target(self, row: Row, column: str | tuple[str, ...] | None) -> Any:
+        """A row's target: a class id, a (classes,) vector of 0 and 1, or a scaled number; None without a label.
+
+        Raises:
+            DataError: E-DATA-LABEL or E-DATA-LABEL-UNSEEN with the row's place.
+        """
+        if self.columns:
+            return np.asarray([_as_bit(row, c) for c in self.columns], dtype=np.float32)
+        value = row.values.get(column) if isinstance(column, str) else None
+        if is_missing(value):
+            return None
+        if self.problem_type == "regression":
+            return (_as_number(value, row) - self.center) / self.scale
+        if self.problem_type == "multi_label_classification":
+            vector = np.zeros(len(self.labels), dtype=np.float32)
+            for part in parts_of(value):
+                vector[self._find(part, row)] = 1
+            return vector
+        return self._find(canonical(value), row)
+
+    def _find(self, name: str, row: Row) -> int:
+        if self.ids and _INTEGER.match(name) and 0 <= int(float(name)) < len(self.labels):
+            return int(float(name))
+        if name not in self._position:
+            raise DataError(
+                "DATA-LABEL-UNSEEN",
+                f"the label {name!r} is in no training row: {did_you_mean(name, self.labels)}",
+                where=row.place,
+                remedy="correct the label, or add training rows that have it",
+            )
+        return self._position[name]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "problem_type": self.problem_type,
+            "labels": list(self.labels),
+            "columns": list(self.columns),
+            "ids": self.ids,
+            "center": self.center,
+            "scale": self.scale,
+            "thresholds": list(self.thresholds) if self.thresholds is not None else None,
+            "counts": list(self.counts),
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> LabelSpace:
+        tuples = {k: tuple(stored[k]) for k in ("labels", "columns", "counts")}
+        thresholds = tuple(stored["thresholds"]) if stored["thresholds"] is not None else None
+        return cls(**{**stored, **tuples, "thresholds": thresholds})
+
+
+def learn_labels(
+    values: Sequence[Any],
+    *,
+    columns: tuple[str, ...] = (),
+    names: Sequence[str] | None = None,
+    problem_type: ProblemType | None = None,
+    where: str = "",
+) -> LabelSpace:
+    """Read the label space off the training rows.
+
+    Args:
+        values: One entry a row, None where there is no label; for several columns a tuple a row.
+        columns: Set where each column is one label.
+        names: Names the data set lists (labels.txt, a ClassLabel feature); the values may then be ids into them.
+        problem_type: What the user asked for; otherwise the rules of this module decide.
+        where: The label column, for messages.
+
+    Raises:
+        DataError: E-DATA-ONE-CLASS, E-DATA-LABEL.
+        TaskError: E-TASK, for an unknown `problem_type`.
+    """
+    if problem_type is not None and problem_type not in PROBLEM_TYPES:
+        remedy = did_you_mean(problem_type, PROBLEM_TYPES)
+        raise TaskError("TASK", f"unknown problem_type {problem_type!r}", where="options.problem_type", remedy=remedy)
+    if columns:
+        return _learn_columns(values, columns)
+    present = [v for v in values if not is_missing(v)]
+    if not present:
+        raise DataError("DATA-LABEL", "no row has a label", where=where)
+    kind, reason = (problem_type, "named in the recipe") if problem_type else guess_problem_type(present, names)
+    if kind == "regression":
+        return _learn_numbers(present, where, reason)
+    return _learn_classes(present, kind, names, where, reason)
+
+
+def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tuple[ProblemType, str]:
+    """The problem type of labels that are all there, with the reason; see the module's rules."""
+    if any(isinstance(v, list | tuple) for v in values):
+        return "multi_label_classification", "the label column holds lists"
+    if _are_joined_ids(values, names):
+        return "multi_label_classification", "some rows name several labels, separated by commas"
+    numbers = [_number_or_none(v) for v in values]
+    if any(n is None for n in numbers) or names:
+        kinds = len({canonical(v) for v in values})
+        return "single_label_classification", f"the label column holds {kinds} different values"
+    kinds = len(set(numbers))
+    if any(n != int(n) for n in numbers if n is not None and math.isfinite(n)):
+        return "regression", "the label column holds numbers with a fractional part"
+    if kinds > MOST_NUMERIC_CLASSES or (kinds > 10 and kinds * 3 > len(numbers)):
+        return "regression", f"the label column holds {kinds} different numbers"
+    return "single_label_classification", f"the label column holds {kinds} different whole numbers"
+
+
+def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:
+    if not all(isinstance(v, str) for v in values) or not any(_SEPARATOR.search(v) for v in values):
+        return False
+    known = set(names or ())
+    return all(p in known or p.isdigit() for v in values for p in _SEPARATOR.split(v.strip()))
+
+
+def _learn_classes(
+    values: Sequence[Any], kind: ProblemType, names: Sequence[str] | None, where: str, reason: str
+) -> LabelSpace:
+    multi = kind == "multi_label_classification"
+    found: dict[str, int] = {}
+    for value in values:
+        for name in parts_of(value) if multi else [canonical(value)]:
+            found[name] = found.get(name, 0) + 1
+    as_ids = bool(names) and all(_INTEGER.match(n) and 0 <= int(float(n)) < len(names or ()) for n in found)
+    if names and as_ids:
+        labels = list(names)
+        counts = [sum(c for n, c in found.items() if int(float(n)) == i) for i in range(len(labels))]
+    else:
+        labels = [n for n in names if n in found] if names and set(found) <= set(names) else sorted(found, key=_order)
+        counts = [found[n] for n in labels]
+    if sum(1 for c in counts if c) < 2 and not multi:
+        raise DataError(
+            "DATA-ONE-CLASS",
+            f"every training row has the label {labels[int(np.argmax(counts))]!r}; there is nothing to tell apart",
+            where=where,
+            remedy="add rows with another label, or name another column: --set data.label=COLUMN",
+        )
+    return LabelSpace(kind, tuple(labels), ids=as_ids, counts=tuple(counts), reason=reason)
+
+
+def _learn_columns(values: Sequence[Any], columns: tuple[str, ...]) -> LabelSpace:
+    totals = np.zeros(len(columns))
+    for row in values:
+        totals += [0.0 if is_missing(v) else float(_bit(v) or 0) for v in row]
+    return LabelSpace(
+        "multi_label_classification",
+        columns,
+        columns=columns,
+        counts=tuple(int(t) for t in totals),
+        reason=f"{len(columns)} label columns were named",
+    )
+
+
+def _learn_numbers(values: Sequence[Any], where: str, reason: str) -> LabelSpace:
+    numbers = [_number_or_none(v) for v in values]
+    bad = next((i for i, n in enumerate(numbers) if n is None or not math.isfinite(n)), None)
+    if bad is not None:
+        raise DataError("DATA-LABEL", f"the label {values[bad]!r} is not a number", where=where)
+    array = np.asarray(numbers, dtype=np.float64)
+    scale = float(array.std())
+    if scale == 0:
+        raise DataError("DATA-ONE-CLASS", f"every training row has the value {array[0]:g}", where=where)
+    return LabelSpace("regression", (), center=float(array.mean()), scale=scale, reason=reason)
+
+
+def canonical(value: Any) -> str:
+    """The class name of a raw value; text stays exactly as it is."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def parts_of(value: Any) -> list[str]:
+    """The class names in one multi-label value: a list, or text with separators; empty text names none."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [canonical(v) for v in value]
+    text = canonical(value).strip()
+    return _SEPARATOR.split(text) if text else []
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a raw value is no label: None, empty text or NaN. The texts "NA" and "null" are labels."""
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+
+
+def _order(name: str) -> tuple[int, float, str]:
+    return (0, float(name), name) if _INTEGER.match(name) else (1, 0.0, name)
+
+
+def _number_or_none(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _as_number(value: Any, row: Row) -> float:
+    number = _number_or_none(value)
+    if number is None or not math.isfinite(number):
+        raise DataError("DATA-LABEL", f"the label {value!r} is not a number", where=row.place)
+    return number
+
+
+def _bit(value: Any) -> int | None:
+    text = canonical(value).strip().casefold()
+    return {"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1, "": 0}.get(text)
+
+
+def _as_bit(row: Row, column: str) -> int:
+    value = row.values.get(column)
+    bit = 0 if is_missing(value) else _bit(value)
+    if bit is None:
+        raise DataError("DATA-LABEL", f"{value!r} in label column '{column}' is neither 0 nor 1", where=row.place)
+    return bit

@@ -1,0 +1,110 @@
+"""What all text tasks share: tokenizing rows, padding, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfreeze.errors import DataError
+from unfreeze.types import Example, Row
+
+# A tokenizer without a limit says so with a number like 1e30.
+_NO_LIMIT = 1_000_000
+
+
+def longest_input_tokens(config: Any, tokenizer: Any) -> int:
+    """The most tokens a model takes, special tokens included."""
+    config = getattr(config, "text_config", config)
+    limits = [
+        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_sequence_length")
+    ]
+    limits = [limit for limit in limits if isinstance(limit, int) and limit > 0]
+    if limits and getattr(config, "model_type", "") in _OFFSET_POSITIONS:
+        limits = [limit - 1 - (config.pad_token_id or 0) for limit in limits]
+    stated = getattr(tokenizer, "model_max_length", None)
+    if isinstance(stated, int) and 0 < stated < _NO_LIMIT:
+        limits.append(stated)
+    return min(limits) if limits else 512
+
+
+# These count positions from the padding id on, so that the table has pad_token_id + 1 rows that no token can use.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "xlm-roberta-xl", "data2vec-text"}
+
+
+def tokenize(row: Row, columns: Sequence[str], tokenizer: Any, max_length: int) -> tuple[dict[str, np.ndarray], bool]:
+    """Token ids of a row's text, or pair of texts; further columns are joined to the second by a line break.
+
+    Returns:
+        The model inputs, each (length,), and whether the text was cut at `max_length` tokens.
+
+    Raises:
+        DataError: E-DATA-ROW for a missing text or one with characters that no encoding has.
+    """
+    texts = [_text_of(row, column) for column in columns]
+    pair = "\n".join(texts[1:]) if len(texts) > 1 else None
+    try:
+        encoded = tokenizer(
+            texts[0], pair, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
+        )
+    except (TypeError, UnicodeError) as error:
+        raise DataError("DATA-ROW", f"the text cannot be tokenized: {error}", where=row.place) from None
+    ids = np.asarray(encoded["input_ids"], dtype=np.int32)
+    if not len(ids):
+        # An empty text with a tokenizer that adds no special tokens: one end or padding token stands for it.
+        ids = np.asarray([_filler(tokenizer)], dtype=np.int32)
+    inputs = {"input_ids": ids}
+    types = encoded.get("token_type_ids")
+    if types is not None and any(types):
+        inputs["token_type_ids"] = np.asarray(types, dtype=np.int32)
+    return inputs, _is_cut(encoded)
+
+
+def frame_of(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The special tokens a tokenizer puts before and after a text, each (n,) int32."""
+    encoded = tokenizer("a", return_special_tokens_mask=True, verbose=False)
+    ids, special = np.asarray(encoded["input_ids"], dtype=np.int32), np.asarray(encoded["special_tokens_mask"])
+    inside = np.flatnonzero(special == 0)
+    return ids[: inside[0]], ids[inside[-1] + 1 :]
+
+
+def _filler(tokenizer: Any) -> int:
+    found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id
+    return int(found or 0)
+
+
+def _is_cut(encoded: Any) -> bool:
+    encodings = getattr(encoded, "encodings", None)
+    return bool(encodings and encodings[0].overflowing)
+
+
+def _text_of(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    if value is None:
+        raise DataError("DATA-ROW", f"there is no text in column '{column}'", where=row.place)
+    return value if isinstance(value, str) else str(value)
+
+
+def pad(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Model inputs padded on the right to the longest example, with their attention mask.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and, where the tokenizer has them, ``token_type_ids``: (batch, length), int64.
+    """
+    longest = max(len(e.inputs["input_ids"]) for e in examples)
+    fill = int(tokenizer.pad_token_id or 0)
+    ids = np.full((len(examples), longest), fill, dtype=np.int64)
+    mask = np.zeros((len(examples), longest), dtype=np.int64)
+    types = np.zeros((len(examples), longest), dtype=np.int64)
+    for i, example in enumerate(examples):
+        n = len(example.inputs["input_ids"])
+        ids[i, :n] = example.inputs["input_ids"]
+        mask[i, :n] = 1
+        if "token_type_ids" in example.inputs:
+            types[i, :n] = example.inputs["token_type_ids"]
+    padded = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        padded["token_type_ids"] = torch.from_numpy(types)
+    return padded

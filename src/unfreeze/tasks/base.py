@@ -1,0 +1,237 @@
+"""The task contract: what a row means. Loops, devices and checkpoints are not its business.
+
+A task is *bound* once, before any row is encoded: to the roles of the columns, to what it learned from the training
+rows (`learn`), to the processor (tokenizer) and to the longest input. From then on
+
+::
+
+    encode(row) -> [Example] -> collate -> Batch -> loss    (training and evaluation)
+                                                 -> predict -> decode -> [Prediction]    (everywhere else)
+
+is the same code in training, evaluation, report and serving. The bound state is stored with the model
+(``unfreeze.json``) and read back by `Task.restore`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from unfreeze.data.columns import Roles
+from unfreeze.errors import RecipeError, did_you_mean
+from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from unfreeze.data.sources import Table
+    from unfreeze.models.loading import LoadedModel, ModelSource
+    from unfreeze.recipe import DataRecipe
+
+
+class Metric(Protocol):
+    """A mergeable state: its size does not depend on the number of rows."""
+
+    def update(self, outputs: Any, batch: Batch) -> None:
+        """Count one batch."""
+
+    def merge(self, other: Any) -> None:
+        """Add another state of the same kind."""
+
+    def compute(self) -> dict[str, float | None]:
+        """Name to value; None where a value is not defined."""
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        """Name to 95 % bootstrap interval, for the metrics that have one."""
+
+    def details(self) -> dict[str, Any]:
+        """More than numbers, as plain data: per class, confusion, calibration."""
+
+
+@dataclasses.dataclass
+class Task(ABC):
+    """Base of all tasks; the fields of a subclass are its options.
+
+    Class attributes:
+        name: The Hub's name of the task.
+        modality: ``text``, ``image`` or ``audio``.
+        primary_metric: What the summary leads with.
+        couples_rows: Whether rows of a batch depend on each other (contrastive losses); such batches are never split.
+        augments: Whether `augment` draws; such rows are not recorded.
+        compares_with: Names of the baselines that make sense for the task.
+        decodes_labels: Whether answers are label ids, 0/1 vectors or numbers, with `answers`, `is_wrong`, `name_of`.
+        needs_label: Whether training rows must have a label.
+        most_tokens: The longest input unless the recipe asks for another.
+        splits_long_rows: Whether `encode` gives several examples for a row beyond the limit, rather than cutting it.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[str] = "text"
+    primary_metric: ClassVar[str]
+    couples_rows: ClassVar[bool] = False
+    augments: ClassVar[bool] = False
+    compares_with: ClassVar[tuple[str, ...]] = ()
+    decodes_labels: ClassVar[bool] = False
+    needs_label: ClassVar[bool] = True
+    most_tokens: ClassVar[int] = 512
+    splits_long_rows: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.roles: Roles = Roles(text=(), label=None, group=None, reasons={})
+        self.targets: Any = None
+        self.processor: Any = None
+        self.max_length: int = 512
+
+    @classmethod
+    def with_options(cls, options: dict[str, Any]) -> Self:
+        """An instance with the recipe's ``options``.
+
+        Raises:
+            RecipeError: E-RECIPE-KEY for an option the task does not have.
+        """
+        known = [f.name for f in dataclasses.fields(cls) if f.init]
+        for key in options:
+            if key not in known:
+                raise RecipeError(
+                    "RECIPE-KEY",
+                    f"the task {cls.name} has no option '{key}'",
+                    where=f"options.{key}",
+                    remedy=did_you_mean(key, known),
+                )
+        return cls(**options)
+
+    # binding -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
+        """Which columns mean what; what the user named is checked, the rest is guessed."""
+
+    @abstractmethod
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> Any:
+        """What the training rows alone say about the targets: the label space, an alphabet.
+
+        Returns:
+            Targets: plain data with ``to_json``; see `restore_targets`.
+        """
+
+    @abstractmethod
+    def restore_targets(self, stored: Any) -> Any:
+        """Targets from their JSON form."""
+
+    def load_processor(self, source: ModelSource) -> Any:
+        """The tokenizer or feature extractor of a checkpoint."""
+        from unfreeze.models.loading import load_processor
+
+        return load_processor(source)
+
+    def bind(self, *, roles: Roles, targets: Any, processor: Any, max_length: int) -> Self:
+        """Fix everything that `encode` needs."""
+        self.roles, self.targets, self.processor, self.max_length = roles, targets, processor, max_length
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        """The bound state as plain data, for ``unfreeze.json``."""
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return {
+            "task": self.name,
+            "options": options,
+            "roles": {"text": list(self.roles.text), "label": self.roles.label, "group": self.roles.group},
+            "targets": self.targets.to_json() if self.targets is not None else None,
+            "max_length": self.max_length,
+        }
+
+    @classmethod
+    def restore(cls, stored: dict[str, Any], processor: Any) -> Self:
+        """The bound task that `stored` described."""
+        task = cls.with_options(stored["options"])
+        roles, label = stored["roles"], stored["roles"]["label"]
+        return task.bind(
+            roles=Roles(
+                text=tuple(roles["text"]),
+                label=tuple(label) if isinstance(label, list) else label,
+                group=roles["group"],
+                reasons={},
+            ),
+            targets=task.restore_targets(stored["targets"]),
+            processor=processor,
+            max_length=stored["max_length"],
+        )
+
+    # the model ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, source: ModelSource, config: Any) -> LoadedModel:
+        """The pretrained model with the head this task needs."""
+
+    @abstractmethod
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        """The same model without pretrained weights, on torch's current default device: the plan calls it on ``meta``."""
+
+    # rows --------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def encode(self, row: Row, *, train: bool) -> list[Example]:
+        """Model inputs of one row; a pure function of the row.
+
+        Args:
+            row: Its label may be missing where `train` is False.
+            train: Whether the label is needed.
+
+        Raises:
+            DataError: With the row's place.
+        """
+
+    def augment(self, example: Example, generator: np.random.Generator) -> Example:
+        """A random variant for training; drawn anew for every (seed, epoch, row, part)."""
+        return example
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Pad to the longest and stack; `Batch.weights` gets the normalisers of the loss."""
+
+    # the model's answers -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
+        """Loss sums and the raw outputs of one forward."""
+
+    def predict(self, model: torch.nn.Module, batch: Batch) -> Any:
+        """Raw outputs of one forward, without labels."""
+        return model(**batch.inputs).logits
+
+    @abstractmethod
+    def decode(self, outputs: Any, batch: Batch) -> list[Prediction]:
+        """Answers a person can read, one for each example."""
+
+    def surprise(self, outputs: Any, batch: Batch) -> np.ndarray:
+        """How wrong each answer is, (batch,), so that the worst mistakes can be shown; empty: not known."""
+        return np.empty(0)
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """A fresh state."""
+
+    def adjust(self, metric: Any) -> None:
+        """Choose what is chosen on validation rows (thresholds) once training has ended; `metric` has seen them."""
+
+    def finish(self, model: torch.nn.Module) -> None:
+        """Fold into the weights what other tools would not know, before the model is written."""
+
+    @property
+    def selection(self) -> tuple[str, bool]:
+        """The metric that chooses the best weights, and whether more of it is better."""
+        return "loss", False
+
+    @property
+    def headline_metric(self) -> str:
+        """What the summary leads with; `primary_metric` unless the targets call for another."""
+        return self.primary_metric
+
+    @abstractmethod
+    def sample_rows(self) -> list[dict[str, Any]]:
+        """A few rows with labels, for documents and contract tests."""
+

@@ -1,0 +1,207 @@
+"""fill-mask: masked language modelling, to pretrain an encoder or to adapt one to a domain (BERT, arXiv 1810.04805)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from unfreeze.data.columns import Roles, guess_roles
+from unfreeze.errors import RecipeError, TaskError
+from unfreeze.randomness import generator
+from unfreeze.tasks import _text
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.sources import Table
+    from unfreeze.models.loading import LoadedModel, ModelSource
+    from unfreeze.recipe import DataRecipe
+
+NOT_A_TARGET = -100
+
+
+@dataclass
+class FillMask(Task):
+    """Continued pretraining on plain text: no labels needed.
+
+    A text longer than the limit gives several examples. Of the tokens, `masked_fraction` are predicted: 80 % of them
+    are shown as the mask token, 10 % as a random token, 10 % as they are (BERT, section 3.1). Training masks anew in
+    every epoch; evaluation uses one fixed mask a row, so that figures can be compared.
+
+    Options:
+        masked_fraction: Share of the tokens to predict.
+    """
+
+    name: ClassVar[str] = "fill-mask"
+    primary_metric: ClassVar[str] = "perplexity"
+    augments: ClassVar[bool] = True
+    needs_label: ClassVar[bool] = False
+    most_tokens: ClassVar[int] = 128
+    splits_long_rows: ClassVar[bool] = True
+
+    masked_fraction: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.masked_fraction < 1:
+            raise RecipeError("RECIPE-VALUE", "masked_fraction lies between 0 and 1", where="options.masked_fraction")
+
+    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
+        return guess_roles(table, text=asked.text if asked else None, needs_label=False)
+
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
+        return None
+
+    def restore_targets(self, stored: Any) -> None:
+        return None
+
+    def load_processor(self, source: ModelSource) -> Any:
+        tokenizer = super().load_processor(source)
+        if tokenizer.mask_token_id is None:
+            raise TaskError("TASK", "this model's tokenizer has no mask token", where=source.name)
+        return tokenizer
+
+    def build(self, source: ModelSource, config: Any) -> LoadedModel:
+        from transformers import AutoModelForMaskedLM
+
+        from unfreeze.models.loading import load_model
+
+        return load_model(AutoModelForMaskedLM, source, config, head_is_new=False)
+
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        from transformers import AutoModelForMaskedLM
+
+        return AutoModelForMaskedLM.from_config(copy.deepcopy(config))
+
+    # rows --------------------------------------------------------------------------------------------------------
+
+    def encode(self, row: Row, *, train: bool) -> list[Example]:
+        tokenizer, (column, *_) = self.processor, self.roles.text
+        text = row.values.get(column)
+        if not isinstance(text, str):
+            raise TaskError("TASK", f"there is no text in column '{column}'", where=row.place)
+        ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
+        before, after = _text.frame_of(tokenizer)
+        room = self.max_length - len(before) - len(after)
+        examples = []
+        for number, start in enumerate(range(0, max(1, len(ids)), room)):
+            whole = np.concatenate([before, ids[start : start + room], after])
+            examples.append(Example({"input_ids": whole}, None, row.index, len(whole), part=number))
+        return examples
+
+    def augment(self, example: Example, generator: np.random.Generator) -> Example:
+        """Mask an example; `target` holds the token to predict, or -100, at each position."""
+        tokenizer, ids = self.processor, example.inputs["input_ids"]
+        special = np.isin(ids, tokenizer.all_special_ids)
+        chosen = (generator.random(len(ids)) < self.masked_fraction) & ~special
+        if not chosen.any() and not special.all():
+            chosen[generator.choice(np.flatnonzero(~special))] = True
+        how = generator.random(len(ids))
+        shown = ids.copy()
+        shown[chosen & (how < 0.8)] = tokenizer.mask_token_id
+        random_places = chosen & (how >= 0.9)
+        shown[random_places] = generator.integers(0, len(tokenizer), int(random_places.sum()))
+        target = np.where(chosen, ids, NOT_A_TARGET)
+        return Example({"input_ids": shown}, target, example.row, example.length, part=example.part)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        if any(e.target is None for e in examples):
+            examples = [self.augment(e, generator(0, "fixed mask", e.row, e.part)) for e in examples]
+        inputs = _text.pad(examples, self.processor)
+        targets = torch.full(inputs["input_ids"].shape, NOT_A_TARGET, dtype=torch.int64)
+        for i, example in enumerate(examples):
+            targets[i, : example.length] = torch.from_numpy(example.target)
+        rows = np.asarray([e.row for e in examples], dtype=np.int64)
+        weights = {"masked tokens": float((targets != NOT_A_TARGET).sum())}
+        return Batch(inputs, targets, rows, weights, int(targets.numel()))
+
+    # the model's answers -----------------------------------------------------------------------------------------
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
+        logits = self.predict(model, batch)  # (masked tokens, vocabulary)
+        gold = batch.targets[batch.targets != NOT_A_TARGET]
+        total = F.cross_entropy(logits.float(), gold, reduction="sum")
+        return LossOutput({"loss": LossTerm(total, per="masked tokens")}, logits)
+
+    def predict(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Scores of the vocabulary at the masked positions alone, (masked tokens, vocabulary)."""
+        with only_at(model, batch.targets != NOT_A_TARGET):
+            return model(**batch.inputs).logits.squeeze(0)
+
+    def decode(self, outputs: torch.Tensor, batch: Batch) -> list[Prediction]:
+        found, start = [], 0
+        best = outputs.detach().float().softmax(-1).max(-1)
+        for i, row in enumerate(batch.rows):
+            count = int((batch.targets[i] != NOT_A_TARGET).sum())
+            ids = best.indices[start : start + count].tolist()
+            tokens = self.processor.convert_ids_to_tokens(ids)
+            probabilities = best.values[start : start + count]
+            found.append(Prediction(int(row), tokens, float(probabilities.mean()) if count else None))
+            start += count
+        return found
+
+    def metric(self) -> _MaskedTokens:
+        return _MaskedTokens()
+
+    def sample_rows(self) -> list[dict[str, Any]]:
+        return [
+            {"text": "The train to the coast leaves every hour and stops at the old harbour."},
+            {"text": "She opened the window because the kitchen smelled of burnt sugar."},
+            {"text": "Rain."},
+        ]
+
+
+@contextmanager
+def only_at(model: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+    """Let the language-model head see only the hidden states at `places` (batch, length).
+
+    The head costs as much as several layers, and 85 % of its output is not needed. The backbone's last hidden state
+    (batch, length, width) becomes (1, places, width) on its way to the head.
+    """
+
+    def gather(module: torch.nn.Module, args: Any, output: Any) -> Any:
+        output[0 if isinstance(output, tuple) else "last_hidden_state"] = output[0][places].unsqueeze(0)
+        return output
+
+    backbone = getattr(model, model.base_model_prefix)
+    hook = backbone.register_forward_hook(gather)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class _MaskedTokens:
+    """Sum of the loss and hits over masked tokens."""
+
+    def __init__(self) -> None:
+        self.nats, self.hits, self.tokens = 0.0, 0, 0
+
+    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
+        gold = batch.targets[batch.targets != NOT_A_TARGET]
+        logits = outputs.detach().float()
+        self.nats += float(F.cross_entropy(logits, gold, reduction="sum"))
+        self.hits += int((logits.argmax(-1) == gold).sum())
+        self.tokens += len(gold)
+
+    def merge(self, other: _MaskedTokens) -> None:
+        self.nats, self.hits, self.tokens = self.nats + other.nats, self.hits + other.hits, self.tokens + other.tokens
+
+    def compute(self) -> dict[str, float | None]:
+        if not self.tokens:
+            return {"perplexity": None, "accuracy": None}
+        return {"perplexity": math.exp(min(self.nats / self.tokens, 700)), "accuracy": self.hits / self.tokens}
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        return {}
+
+    def details(self) -> dict[str, Any]:
+        return {"reasons": {} if self.tokens else {"perplexity": "no token was masked"}}

@@ -1,0 +1,168 @@
+"""Checkpoints: safetensors and JSON with a manifest, published whole or not at all.
+
+::
+
+    checkpoints/step-000120/  weights.safetensors  moments.safetensors  state.json  manifest.json
+    checkpoints/best-000100/  weights.safetensors  state.json  manifest.json
+
+Weights are those of the parameters and buffers that training has touched; the others come from the base model, whose
+hash is part of the run's identity. Which checkpoint is the newest is computed from the names, never stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from unfreeze import durable
+from unfreeze.errors import ModelError
+from unfreeze.run import Run
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluation so far.
+
+    Attributes:
+        step: After which update.
+        phase: Index of the phase.
+        value: Of the selection metric.
+        loss: On the validation rows; decides between equal values.
+    """
+
+    step: int
+    phase: int
+    value: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that would change the next step, apart from weights and optimizer state.
+
+    Attributes:
+        phase: Index of the phase the next step belongs to.
+        phase_step: Updates done in this phase.
+        step: Updates done in the run.
+        best: The best evaluation so far, None before the first.
+        stale_evaluations: Evaluations since the best one, within this phase.
+        touched: Names of the parameters that have been trained so far.
+        seconds: Training time so far, all sessions together.
+    """
+
+    phase: int = 0
+    phase_step: int = 0
+    step: int = 0
+    best: Best | None = None
+    stale_evaluations: int = 0
+    touched: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
+        best = Best(**stored["best"]) if stored["best"] else None
+        return replace(cls(**{**stored, "best": None, "touched": tuple(stored["touched"])}), best=best)
+
+
+@dataclass
+class Checkpoint:
+    """What one folder holds, in memory."""
+
+    state: TrainState
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: Whose folder is used.
+        notice: Called with a sentence for everything done unasked: a damaged checkpoint passed over, a stage removed.
+    """
+
+    def __init__(self, run: Run, notice: Callable[[str], None]) -> None:
+        self.folder, self.notice = run.checkpoints_folder, notice
+        self.folder.mkdir(exist_ok=True)
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Publish a checkpoint, verify it, then drop the ones that are no longer needed."""
+        path = self.folder / f"step-{checkpoint.state.step:06d}"
+        durable.publish(path, lambda staging: _write(staging, checkpoint))
+        self._rotate()
+        return path
+
+    def save_best(self, state: TrainState, weights: dict[str, torch.Tensor]) -> None:
+        """Publish the weights of the best evaluation, which ``state.best`` describes."""
+        assert state.best is not None
+        path = self.folder / f"best-{state.best.step:06d}"
+        durable.publish(path, lambda staging: _write(staging, Checkpoint(state, weights)))
+
+    def newest(self) -> Checkpoint | None:
+        """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said."""
+        for sentence in durable.recover(self.folder):
+            self.notice(sentence)
+        for path in sorted(self.folder.glob("step-*"), reverse=True):
+            problem = durable.verify(path)
+            if problem is None:
+                checkpoint = _read(path)
+                best = checkpoint.state.best
+                problem = durable.verify(self.folder / f"best-{best.step:06d}") if best else None
+                if problem is None:
+                    return checkpoint
+                problem = f"its best weights cannot be used: {problem}"
+            self.notice(f"the checkpoint {path.name} is not used: {problem}")
+        return None
+
+    def best_weights(self, best: Best) -> dict[str, torch.Tensor]:
+        """The weights of the best evaluation.
+
+        Raises:
+            ModelError: E-CHECKPOINT, when they are damaged.
+        """
+        path = self.folder / f"best-{best.step:06d}"
+        if (problem := durable.verify(path)) is not None:
+            raise ModelError("CHECKPOINT", f"the best weights cannot be used: {problem}", where=str(path))
+        return _read(path).weights
+
+    def _rotate(self) -> None:
+        steps = sorted(self.folder.glob("step-*"))
+        if durable.verify(steps[-1]) is not None:
+            self.notice(f"the checkpoint {steps[-1].name} does not read back as written; older ones are kept")
+            return
+        for path in steps[:-KEPT]:
+            durable.remove(path)
+        wanted = {self._best_of(path) for path in steps[-KEPT:]}
+        newest = max(wanted)
+        for path in sorted(self.folder.glob("best-*")):
+            number = int(path.name.removeprefix("best-"))
+            if number not in wanted and number < newest:
+                durable.remove(path)
+
+    @staticmethod
+    def _best_of(path: Path) -> int:
+        best = json.loads((path / "state.json").read_text(encoding="utf-8"))["best"]
+        return int(best["step"]) if best else -1
+
+
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    save_file({n: t.contiguous() for n, t in checkpoint.weights.items()}, folder / "weights.safetensors")
+    if checkpoint.moments:
+        save_file({n: t.contiguous() for n, t in checkpoint.moments.items()}, folder / "moments.safetensors")
+    durable.write_json(folder / "state.json", asdict(checkpoint.state))
+
+
+def _read(folder: Path) -> Checkpoint:
+    state = TrainState.from_json(json.loads((folder / "state.json").read_text(encoding="utf-8")))
+    moments = folder / "moments.safetensors"
+    return Checkpoint(
+        state, load_file(folder / "weights.safetensors"), load_file(moments) if moments.is_file() else {}
+    )

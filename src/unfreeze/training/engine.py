@@ -1,0 +1,389 @@
+"""The engine: phases, steps, accumulation, precision. Nothing else changes weights, modes or ``requires_grad``.
+
+::
+
+    for phase in plan.phases[state.phase:]:          resume enters here
+        enter   freeze; frozen groups to eval(); parameter groups; optimizer state carried over by name
+        steps   micro-batches -> task.loss -> backward -> clip -> step -> rate; evaluate, checkpoint, maybe stop
+        leave   restore the best weights so far; release the optimizer
+
+A task gives loss *sums*; the totals that divide them are known from `Batch.weights` before the first backward, and only
+this module divides. Cutting a batch into micro-batches therefore changes memory, not the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
+from unfreeze.errors import DistributedError, NumericsError
+from unfreeze.evaluation import Evaluation, evaluate_examples
+from unfreeze.models.layers import LayerGroups
+from unfreeze.plan import PlannedPhase, Settings
+from unfreeze.randomness import generator, seed_all
+from unfreeze.run import Event, Run
+from unfreeze.tasks.base import Task
+from unfreeze.training.checkpoints import Best, Checkpoint, Checkpoints, TrainState
+from unfreeze.training.interruption import StopFlag
+from unfreeze.training.observers import Observer
+from unfreeze.training.optimization import (
+    build_optimizer,
+    moments_by_name,
+    rate_factor,
+    restore_moments,
+    set_rates,
+)
+from unfreeze.types import Batch, Example
+
+# Normalisation layers that keep running statistics; layer norms have none and follow their group's mode.
+_WITH_STATISTICS = (torch.nn.modules.batchnorm._NormBase,)
+
+
+@dataclass
+class Rows:
+    """Encoded rows of one split, ready to batch."""
+
+    examples: Sequence[Example]
+
+    def __post_init__(self) -> None:
+        self.lengths = np.asarray([e.length for e in self.examples], dtype=np.int64)
+
+
+class Engine:
+    """Trains a model through the phases of a plan.
+
+    Args:
+        task: Bound to roles, targets and processor.
+        model: With its head; changed in place.
+        phases, settings: From the plan.
+        train: Encoded training rows.
+        validation: Encoded validation rows, or None: then the last weights are kept.
+        run: Gets events and checkpoints.
+        observers: See the events.
+        stop: Looked at between steps.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        phases: Sequence[PlannedPhase],
+        settings: Settings,
+        train: Rows,
+        validation: Rows | None,
+        run: Run,
+        *,
+        observers: Sequence[Observer] = (),
+        stop: StopFlag | None = None,
+    ) -> None:
+        self.task, self.model, self.phases, self.settings = task, model, list(phases), settings
+        self.train_rows, self.validation_rows = train, validation
+        self.run, self.observers, self.stop = run, list(observers), stop or StopFlag()
+        self.groups = LayerGroups.of(model)
+        self.state = TrainState()
+        self.checkpoints = Checkpoints(run, notice=lambda text: self._tell("notice", text=text))
+        self.moments: dict[str, torch.Tensor] = {}
+        self._asked_to_stop = False
+        self._batches: tuple[int, list[np.ndarray]] = (-1, [])
+        mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
+        self.accelerator = Accelerator(mixed_precision=mixed)
+        if self.accelerator.num_processes > 1:
+            raise DistributedError("INTERNAL", "training in several processes is not built yet; start one process")
+
+    # the run -----------------------------------------------------------------------------------------------------
+
+    def train(self) -> torch.nn.Module:
+        """Run what is left of the phases; afterwards the model holds the best weights.
+
+        Raises:
+            NumericsError: E-NOT-FINITE; no update was made with the number in question.
+            Interrupted: E-INTERRUPTED, after a checkpoint.
+        """
+        self._continue_from_checkpoint()
+        self.model.to(self.accelerator.device)
+        started, before = time.monotonic(), self.state.seconds
+        self._clock: Callable[[], float] = lambda: before + time.monotonic() - started
+        if self.state.step == 0 and self.state.phase == 0:
+            self._try_widest_step()
+            self._save()
+        for index in range(self.state.phase, len(self.phases)):
+            self._run_phase(index)
+        self.accelerator.free_memory()
+        return self.model
+
+    def _run_phase(self, index: int) -> None:
+        phase = self.phases[index]
+        trainable = self._freeze_all_but(phase)
+        touched = tuple(dict.fromkeys([*self.state.touched, *trainable]))
+        self.state = replace(self.state, phase=index, touched=touched)
+        # Trap: a second prepare() of an optimizer keeps the first; every phase prepares anew and frees at its end.
+        optimizer = self.accelerator.prepare(
+            build_optimizer(self.groups, phase, trainable, self.settings.weight_decay)
+        )
+        model = self.accelerator.prepare_model(self.model)
+        restore_moments(optimizer.optimizer, self.moments)
+        self.moments = {k: v for k, v in self.moments.items() if k.rpartition("/")[0] not in trainable}
+        self._tell(
+            "phase",
+            number=index + 1,
+            of=len(self.phases),
+            name=phase.name,
+            steps=phase.steps,
+            done=self.state.phase_step,
+            trainable=sum(p.numel() for p in trainable.values()),
+            rates=phase.learning_rates,
+        )
+        last_save = time.monotonic()
+        while self.state.phase_step < phase.steps:
+            self._step(model, optimizer, phase, list(trainable.values()))
+            if self._evaluation_is_due(phase) and self._evaluate_and_judge(model, phase):
+                break
+            if self.stop or self._asked_to_stop:
+                self.moments |= moments_by_name(optimizer.optimizer)
+                self._save()
+                self.stop.signal_name = self.stop.signal_name or "an observer"
+                self.stop.check(str(self.run.folder))
+            if time.monotonic() - last_save > self.settings.checkpoint_minutes * 60:
+                self.moments |= moments_by_name(optimizer.optimizer)
+                self._save()
+                last_save = time.monotonic()
+        self.moments |= moments_by_name(optimizer.optimizer)
+        self._leave_phase(index)
+
+    def _leave_phase(self, index: int) -> None:
+        best = self.state.best
+        if best is not None and best.step != self.state.step:
+            self._load(self.checkpoints.best_weights(best))
+            self._tell("notice", text=f"back to the best weights, those of step {best.step}")
+        self.accelerator.free_memory()
+        self.state = replace(self.state, phase=index + 1, phase_step=0, stale_evaluations=0)
+        self._save()
+
+    # one step ----------------------------------------------------------------------------------------------------
+
+    def _step(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        phase: PlannedPhase,
+        trainable: list[torch.nn.Parameter],
+    ) -> None:
+        started = time.monotonic()
+        batches = self._micro_batches()
+        totals = _totals(batches)
+        factor = rate_factor(self.state.phase_step, phase.steps, phase.warmup_steps, phase.decay)
+        set_rates(optimizer, factor)
+        loss = 0.0
+        for number, batch in enumerate(batches):
+            seed_all(self.settings.seed, "step", self.state.step, number)
+            output = self._loss(model, batch, totals)
+            self.accelerator.backward(output)
+            loss += float(output.detach())
+        norm = float(self.accelerator.clip_grad_norm_(trainable, self.settings.max_gradient_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._refuse_update(loss, norm, batches, optimizer)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.state = replace(
+            self.state,
+            step=self.state.step + 1,
+            phase_step=self.state.phase_step + 1,
+            seconds=self._clock(),
+        )
+        self._tell(
+            "step",
+            phase=phase.name,
+            phase_step=self.state.phase_step,
+            loss=loss,
+            rate=factor * max(phase.learning_rates.values()),
+            gradient_norm=norm,
+            tokens=sum(b.size_tokens for b in batches),
+            step_seconds=round(time.monotonic() - started, 4),
+        )
+
+    def _loss(self, model: torch.nn.Module, batch: Batch, totals: Mapping[str, float]) -> torch.Tensor:
+        """A micro-batch's part of the step's loss: the only division."""
+        with self.accelerator.autocast():
+            terms = self.task.loss(model, batch.to(self.accelerator.device)).terms.values()
+            return torch.stack([t.coefficient * t.sum.float() / totals[t.per] for t in terms]).sum()
+
+    def _micro_batches(self) -> list[Batch]:
+        per_epoch = steps_per_epoch(len(self.train_rows.lengths), self.settings.batch_size)
+        epoch, position = divmod(self.state.step, per_epoch)
+        if self._batches[0] != epoch:
+            order = epoch_batches(
+                self.train_rows.lengths, self.settings.batch_size, seed=self.settings.seed, epoch=epoch
+            )
+            self._batches = (epoch, order)
+        chosen = self._batches[1][position]
+        examples = [self._varied(int(i), epoch) for i in chosen]
+        lengths = np.asarray([e.length for e in examples])
+        parts = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)
+        return [self.task.collate([examples[i] for i in part]) for part in parts]
+
+    def _varied(self, position: int, epoch: int) -> Example:
+        example = self.train_rows.examples[position]
+        if not self.task.augments:
+            return example
+        return self.task.augment(
+            example, generator(self.settings.seed, "augment", epoch, example.row, example.part)
+        )
+
+    def _refuse_update(
+        self, loss: float, norm: float, batches: Sequence[Batch], optimizer: torch.optim.Optimizer
+    ) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        rows = sorted(int(r) for b in batches for r in b.rows)
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        step = self.state.step + 1
+        self._tell("not_finite", loss=repr(loss), gradient_norm=repr(norm), rows=rows)
+        raise NumericsError(
+            "NOT-FINITE",
+            f"{what} in step {step}; no update was made with it",
+            where=f"{self.run.folder}, step {step}, training rows {', '.join(map(str, rows[:8]))}"
+            + (" ..." if len(rows) > 8 else ""),
+            remedy="lower the rate: --set train.learning_rate=... (a tenth), or look at these rows: unfreeze inspect DATA",
+        )
+
+    def _try_widest_step(self) -> None:
+        """Forward and backward of the longest micro-batch with everything trainable that ever will be.
+
+        What cannot work (memory, a shape, a missing gradient) fails here and not after an hour.
+        """
+        widest = max(self.phases, key=lambda p: p.trainable_parameters)
+        self._freeze_all_but(widest)
+        longest = np.argsort(-self.train_rows.lengths, kind="stable")[: self.settings.batch_size]
+        examples = [self._varied(int(i), 0) for i in longest]
+        part = micro_batches(np.asarray([e.length for e in examples]), self.settings.micro_batch_tokens)[0]
+        batch = self.task.collate([examples[i] for i in part])
+        seed_all(self.settings.seed, "trial step")
+        started = time.monotonic()
+        loss = self._loss(self.model, batch, batch.weights)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._tell("trial", tokens=batch.size_tokens, trial_seconds=round(time.monotonic() - started, 4))
+        self.model.zero_grad(set_to_none=True)
+
+    # freezing ----------------------------------------------------------------------------------------------------
+
+    def _freeze_all_but(self, phase: PlannedPhase) -> dict[str, torch.nn.Parameter]:
+        """Set ``requires_grad`` and modes for a phase; returns the trainable parameters by name.
+
+        Frozen groups are in eval mode, so that what they compute is a pure function of the row; normalisation
+        statistics never move.
+        """
+        chosen = self.groups.select(phase.span)
+        trainable: dict[str, torch.nn.Parameter] = {}
+        self.model.eval()
+        for group in self.groups.names:
+            members = self.groups.parameters(group)
+            for name, parameter in members.items():
+                parameter.requires_grad_(name in chosen)
+                if name in chosen:
+                    trainable[name] = parameter
+            if any(name in chosen for name in members):
+                for module in self.groups.modules(group):
+                    module.train()
+        for module in self.model.modules():
+            if isinstance(module, _WITH_STATISTICS):
+                module.eval()
+        return trainable
+
+    # evaluation --------------------------------------------------------------------------------------------------
+
+    def _evaluation_is_due(self, phase: PlannedPhase) -> bool:
+        if self.validation_rows is None or not phase.evaluate_every:
+            return False
+        return self.state.phase_step % phase.evaluate_every == 0 or self.state.phase_step == phase.steps
+
+    def _evaluate_and_judge(self, model: torch.nn.Module, phase: PlannedPhase) -> bool:
+        """Evaluate on the validation rows, keep the weights if they are the best; True ends the phase."""
+        modes = {module: module.training for module in self.model.modules()}
+        found = self.evaluate()
+        for module, training in modes.items():
+            module.training = training
+        is_best = self._is_better(found)
+        if is_best:
+            best = Best(self.state.step, self.state.phase, self._value(found), found.loss)
+            self.state = replace(self.state, best=best, stale_evaluations=0)
+            self.checkpoints.save_best(self.state, self._weights())
+        else:
+            self.state = replace(self.state, stale_evaluations=self.state.stale_evaluations + 1)
+        self._tell("evaluation", phase=phase.name, is_best=is_best, metrics={"loss": found.loss, **found.metrics})
+        if phase.patience is not None and self.state.stale_evaluations >= phase.patience:
+            self._tell("notice", text=f"no better for {phase.patience} evaluations: the phase '{phase.name}' ends early")
+            return True
+        return False
+
+    def evaluate(self) -> Evaluation:
+        """One pass over the validation rows with the weights as they are."""
+        assert self.validation_rows is not None
+        return evaluate_examples(
+            self.task,
+            self.model,
+            self.validation_rows.examples,
+            device=self.accelerator.device,
+            budget_tokens=2 * self.settings.micro_batch_tokens,
+            precision=self.settings.precision,
+            intervals=False,
+        )
+
+    def _value(self, found: Evaluation) -> float:
+        name, greater_is_better = self.task.selection
+        value = found.loss if name == "loss" else found.metrics.get(name)
+        # Trap: an undefined metric must never look like the best one.
+        worst = -math.inf if greater_is_better else math.inf
+        return worst if value is None or not math.isfinite(value) else value
+
+    def _is_better(self, found: Evaluation) -> bool:
+        best, value = self.state.best, self._value(found)
+        if best is None:
+            return True
+        sign = 1 if self.task.selection[1] else -1
+        return (sign * value, -found.loss) > (sign * best.value, -best.loss)
+
+    # state -------------------------------------------------------------------------------------------------------
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What training has touched so far, by canonical name."""
+        touched = set(self.state.touched)
+        return {n: p.detach().cpu() for n, p in self.model.named_parameters() if n in touched}
+
+    def _load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                parameters[name].copy_(tensor)
+
+    def _save(self) -> None:
+        self.checkpoints.save(Checkpoint(self.state, self._weights(), self.moments))
+        self._tell("checkpoint", phase=self.state.phase, phase_step=self.state.phase_step)
+
+    def _continue_from_checkpoint(self) -> None:
+        found = self.checkpoints.newest()
+        if found is None:
+            return
+        self.state, self.moments = found.state, found.moments
+        self._load(found.weights)
+        self._tell("resumed", phase=self.state.phase, phase_step=self.state.phase_step)
+
+    def _tell(self, kind: str, **values: object) -> None:
+        event: Event = self.run.log(kind, self.state.step, **values)
+        for observer in self.observers:
+            if observer(event):
+                self._asked_to_stop = True
+
+
+def _totals(batches: Sequence[Batch]) -> dict[str, float]:
+    """The normalisers of a whole step; at least a tiny number, so that a batch without targets divides to 0."""
+    totals: dict[str, float] = {}
+    for batch in batches:
+        for name, weight in batch.weights.items():
+            totals[name] = totals.get(name, 0.0) + weight
+    return {name: max(total, 1e-12) for name, total in totals.items()}

@@ -1,0 +1,82 @@
+"""Data sets as people have them: read as they lie, roles guessed right. Needs UNFREEZE_DATA."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unfreeze.data import check_rows, divide, duplicate_sets, facts, guess_roles, joined_texts, read
+from unfreeze.errors import DataError
+
+DATA = Path(os.environ.get("UNFREEZE_DATA", "")) / "dev"
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif("UNFREEZE_DATA" not in os.environ, reason="UNFREEZE_DATA is not set"),
+]
+
+# name, rows of train, validation and test, text, label
+SETS = [
+    ("imdb", {"train": 10_000, "test": 3_000}, "text", "label"),
+    ("imdb_raw_folders", {"train": 400, "test": 200}, "text", "label"),
+    ("sst2", {"train": 6_920, "validation": 872, "test": 1_821}, "sentence", "label"),
+    ("trec6", {"train": 5_452, "test": 500}, "text", "label"),
+    ("banking77", {"train": 10_003, "test": 3_080}, "text", "category"),
+    ("goemotions", {"train": 43_410, "validation": 5_426, "test": 5_427}, "column_1", "column_2"),
+    ("scicite", {"train": 7_320, "validation": 916, "test": 1_861}, "text", "label"),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "text", "label"), SETS, ids=[case[0] for case in SETS])
+def test_a_set_is_read_as_it_lies_and_its_roles_are_found(
+    name: str, rows: dict[str, int], text: str, label: str
+) -> None:
+    splits = read(DATA / name)
+    assert {split: len(table) for split, table in splits.tables().items()} == rows
+    roles = guess_roles(splits.train)
+    assert (roles.text, roles.label, roles.group) == ((text,), label, None)
+    for split, table in splits.tables().items():
+        check_rows(table, roles, split=split)
+
+
+def test_what_the_sets_hold_is_known() -> None:
+    emotions = read(DATA / "goemotions")
+    assert emotions.label_names is not None
+    assert (len(emotions.label_names), emotions.label_names[27]) == (28, "neutral")
+    assert 'Pretty sure you don\'t know what "hurt" means' in emotions.train.column("column_1")
+    banking = read(DATA / "banking77")
+    assert banking.label_names is not None
+    assert set(banking.label_names) == set(banking.train.column("category"))
+    reviews = read(DATA / "imdb_raw_folders")
+    assert reviews.train.place(0).startswith("train/neg/")
+    assert reviews.train.column("label").count("pos") == 200
+
+
+def test_the_known_repetitions_of_trec_are_found() -> None:
+    splits = read(DATA / "trec6")
+    found = facts(splits.tables(), guess_roles(splits.train))
+    assert "'fine_label' is a finer division" in guess_roles(splits.train).reasons["label"]
+    assert found.shared["train and test"].count == 11
+    assert found.uneven == pytest.approx(1250 / 86)
+
+
+def test_a_division_of_banking_has_every_class_and_no_text_twice() -> None:
+    splits = read(DATA / "banking77")
+    roles = guess_roles(splits.train)
+    strata = np.unique(splits.train.column("category"), return_inverse=True)[1]
+    sets = duplicate_sets(joined_texts(splits.train, roles))
+    division = divide(len(strata), strata=strata, duplicates=sets, fraction=0.1, test_fraction=0.1, seed=0)
+    for rows in (division.train, division.validation, division.test):
+        assert len(set(strata[rows])) == 77
+    assert not set(sets[division.train]) & set(sets[division.validation])
+    assert len(division.validation) == pytest.approx(1000, abs=40)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "clothing_small", "fsdd", "urdu_emotion", "bccd", "camvid"])
+def test_pictures_and_sound_are_told_apart_from_text(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(DATA / name)
+    assert caught.value.code == "DATA-FORMAT"
+    assert "looks like" in caught.value.what
