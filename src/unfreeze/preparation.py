@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze import tasks
-from unfreeze.data.columns import Roles
+from unfreeze.data.columns import Roles, joined_texts
 from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
@@ -119,8 +119,7 @@ def prepare(
     lengths = {"train": np.asarray([e.length for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
     present = {k: t for k, t in tables.items() if t is not None}
-    labels = {k: t.column(roles.label) for k, t in present.items()} if isinstance(roles.label, str) else None
-    found = facts(present, roles, labels, lengths, limit)
+    found = facts(present, roles, _labels(present, roles, targets), lengths, limit)
     return Prepared(
         recipe=recipe,
         name=splits.name,
@@ -137,6 +136,13 @@ def prepare(
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
+
+
+def _labels(tables: dict[str, Table], roles: Roles, targets: Any) -> dict[str, list[Any]] | None:
+    """Every row's label as the facts count them: class names, lists of names for multi-label; None for numbers."""
+    if targets is None or targets.problem_type == "regression":
+        return None
+    return {name: [targets.names(row, roles.label) for row in table] for name, table in tables.items()}
 
 
 def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:
@@ -207,8 +213,8 @@ def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list
     division = divide(
         rows,
         strata=_strata(table, roles),
-        groups=_ids(table.column(roles.group)) if roles.group else None,
-        duplicates=duplicate_sets(_joined_texts(table, roles)),
+        groups=table.column(roles.group) if roles.group else None,
+        duplicates=duplicate_sets(joined_texts(table, roles)),
         fraction=fraction,
         test_fraction=test_fraction,
         seed=recipe.seed,
@@ -224,11 +230,6 @@ def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list
         parts = _replaced(parts, "test", table.select(division.test))
         notes.append(f"{len(division.test):,} further rows are held out, which no choice sees, for the reported figure")
     return parts, notes
-
-
-def _joined_texts(table: Table, roles: Roles) -> list[str]:
-    columns = [table.column(c) for c in roles.text]
-    return ["\x1f".join(str(v) for v in values) for values in zip(*columns, strict=True)]
 
 
 def _strata(table: Table, roles: Roles) -> np.ndarray | None:

@@ -184,6 +184,10 @@ def test_expected_stands_beside_happened_and_no_folder_is_named(tmp_path):
     assert str(tmp_path) not in page
 
 
+def test_rates_are_listed_from_the_head_down(tmp_path):
+    assert "head 0.0005, group 2 0.0001, group 1 8.5e-05, stem 7e-05" in page_of(made_up.write_run(tmp_path / "run"))
+
+
 def test_a_phase_that_ended_early_says_so(tmp_path):
     run = made_up.write_run(tmp_path / "run")
     made_up.change_json(run, "plan.json", lambda p: p["phases"][2].update(steps=80))

@@ -225,7 +225,6 @@ def test_reported_rows_that_are_among_the_training_rows_are_found(tmp_path):
 
 
 def uneven(facts):
-    facts.uneven = 20.0
     facts.splits["train"].classes = {"negative": 3800, "positive": 190}
 
 

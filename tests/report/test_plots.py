@@ -62,6 +62,12 @@ def test_a_label_that_the_font_lacks_keeps_its_number():
     assert plots.drawn("größer", 3) == "größer"
 
 
+def test_labels_that_begin_alike_can_be_told_when_they_are_shortened():
+    labels = [f"a label of many words, {i}" for i in range(3)]
+    texts = figure_texts(plots.confusion_matrix(labels, np.eye(3, dtype=int)))
+    assert {"#1 a label of many words…", "#2 a label of many words…", "#3 a label of many words…"} <= set(texts)
+
+
 def test_the_confusion_matrix_shows_its_counts_and_labels():
     texts = figure_texts(plots.confusion_matrix(["no", "yes"], np.array([[1234, 1], [0, 7]])))
     assert {"1,234", "1", "7", "no", "yes"} <= set(texts)

@@ -137,6 +137,24 @@ def test_an_undefined_figure_says_why(tmp_path):
     assert str(Records(run).headline) == "accuracy n/a (no rows) on 1,000 test rows"
 
 
+@pytest.mark.parametrize(
+    ("counted", "known"),
+    [
+        ({"negative": 3, "positive": 4}, {"negative": 3, "positive": 4}),
+        ({"0": 3, "1": 4}, {"negative": 3, "positive": 4}),
+        ({"0": 3, "0,1": 4}, {}),
+        ({"0": 3, "2": 4}, {}),
+    ],
+)
+def test_training_rows_are_counted_by_class_name_or_not_at_all(tmp_path, counted, known):
+    run = made_up.write_run(tmp_path / "run", facts=lambda f: setattr(f.splits["train"], "classes", counted))
+    assert Records(run).training_counts == known
+
+
+def test_rows_are_listed_train_first(tmp_path):
+    assert list(Records(made_up.write_run(tmp_path / "run")).rows) == ["train", "validation", "test"]
+
+
 def test_a_damaged_record_is_named_and_counts_as_missing(tmp_path):
     run = made_up.write_run(tmp_path / "run")
     (run.folder / "baselines.json").write_text('[{"name":', encoding="utf-8")

@@ -262,7 +262,7 @@ def load_config(source: ModelSource, *, allow_remote_code: bool = False) -> Any:
     _check_remote_code(source, folder, "config.json", allow_remote_code)
     path = folder / "config.json"
     try:
-        with _quiet():
+        with quiet():
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=allow_remote_code)
     except Exception as error:
         raise _broken(f"the configuration cannot be used: {_first_line(error)}", path) from error
@@ -340,7 +340,7 @@ def _tokenizer(source: ModelSource, folder: Path, allow_remote_code: bool) -> An
     if (folder / "tokenizer_config.json").is_file():
         _check_remote_code(source, folder, "tokenizer_config.json", allow_remote_code)
     try:
-        with _quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=allow_remote_code, local_files_only=True
             )
@@ -403,7 +403,7 @@ def load_model(
     _check_remote_code(source, folder, "config.json", allow_remote_code)
     _check_files(folder)
     try:
-        with _quiet():
+        with quiet():
             model, info = auto_class.from_pretrained(
                 folder,
                 config=config,
@@ -561,7 +561,7 @@ class _NoLoadReport(logging.Filter):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars over local files and its table of tensors, which `_check_tensors` judges instead."""
     logger, report = logging.getLogger("transformers.modeling_utils"), _NoLoadReport()
     had_bars = transformers.utils.logging.is_progress_bar_enabled()

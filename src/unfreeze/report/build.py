@@ -195,7 +195,7 @@ def _phases(records: Records) -> list[dict[str, Any]]:
         {
             **phase,
             "span": wording.answer(phase.get("span")),
-            "rates": _rates(phase.get("learning_rates") or {}),
+            "rates": _rates(phase.get("learning_rates") or {}, records.groups_from_head),
             "happened": _happened(happened.get(number), phase, stopped),
         }
         for number, phase in enumerate(records.phases, start=1)
@@ -211,9 +211,11 @@ def _happened(record: PhaseRecord | None, phase: Mapping[str, Any], stopped: lis
     return f"{record.steps:,} of {planned:,} steps" + (", no better any more" if record.name in stopped else "")
 
 
-def _rates(rates: Mapping[str, float]) -> str:
+def _rates(rates: Mapping[str, float], groups: list[str]) -> str:
     """Peak rates from the head down, shortened where there are many groups."""
-    shown = [f"{group} {rate:.3g}" for group, rate in rates.items()]
+    # Trap: JSON records are stored with sorted keys, so the order of the groups is not that of `rates`.
+    order = sorted(rates, key=lambda g: groups.index(g) if g in groups else len(groups))
+    shown = [f"{group} {rates[group]:.3g}" for group in order]
     return ", ".join(shown if len(shown) <= 4 else [*shown[:2], "...", shown[-1]])
 
 

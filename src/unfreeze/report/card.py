@@ -184,7 +184,7 @@ def _figures(records: Records) -> Iterator[tuple[str, str, str]]:
 
 def _classes(records: Records) -> list[tuple[str, str]]:
     """Class and its training rows, the first `CLASSES_LISTED`."""
-    counts = ((records.facts.get("splits") or {}).get("train") or {}).get("classes") or {}
+    counts = records.training_counts
     return [
         (wording.shortened(label, 80), wording.count(counts.get(label)) if label in counts else "")
         for label in records.labels[:CLASSES_LISTED]

@@ -98,7 +98,8 @@ def _baseline_sentence(strongest: Comparison, records: Records) -> str:
     run = records.headline.value if records.headline and records.headline.metric == strongest.metric else None
     text = str(strongest)
     if run is not None and strongest.value is not None:
-        text += f" {metric_name(strongest.metric)}: {figure(strongest.metric, run)} against "
+        name = metric_name(strongest.metric)
+        text += f" {name[:1].upper()}{name[1:]}: {figure(strongest.metric, run)} against "
         text += f"{figure(strongest.metric, strongest.value)}."
     return text
 
@@ -327,9 +328,8 @@ def _shared_rows(records: Records) -> Finding | None:
 
 
 def _uneven(records: Records) -> Finding | None:
-    ratio: Any = records.facts.get("uneven")
-    classes = ((records.facts.get("splits") or {}).get("train") or {}).get("classes") or {}
-    if not records.labels or len(classes) < 2 or not is_number(ratio) or ratio <= UNEVEN_LIMIT:
+    classes = records.training_counts
+    if len(classes) < 2 or (ratio := max(classes.values()) / max(1, min(classes.values()))) <= UNEVEN_LIMIT:
         return None
     largest, smallest = max(classes, key=lambda c: classes[c]), min(classes, key=lambda c: classes[c])
     # Of several labels a row, accuracy asks for all at once: it says nothing about the small ones.

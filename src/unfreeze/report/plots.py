@@ -69,12 +69,12 @@ def drawn(text: str, number: int | None = None, length: int = _LABEL_LENGTH) -> 
 
     Args:
         text: A label or a name.
-        number: Put in front where a character had to be left out, so that the label can still be told.
+        number: Put in front where something had to be left out, so that the label can still be told.
         length: In characters, at most.
     """
-    shown = shortened(visible(text), length)
-    known = "".join(c if ord(c) in _drawable_codes() else "\u25a1" for c in shown)
-    if known != shown and number is not None:
+    whole = visible(text)
+    known = "".join(c if ord(c) in _drawable_codes() else "\u25a1" for c in shortened(whole, length))
+    if known != whole and number is not None:
         known = f"#{number} {known}"
     # Trap: matplotlib sets what stands between two dollar signs as a formula, and fails on a broken one.
     return known.replace("$", r"\$") or "(empty)"

@@ -353,8 +353,9 @@ class Records:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Split name to number of rows."""
-        return dict(self.data.get("rows") or {})
+        """Split name to number of rows, train first."""
+        found = dict(self.data.get("rows") or {})
+        return {k: found.pop(k) for k in ("train", "validation", "test") if k in found} | found
 
     @property
     def choices(self) -> list[dict[str, Any]]:
@@ -381,6 +382,19 @@ class Records:
         """Class names in the order of the model's outputs; empty for numbers and for language models."""
         found = self.summary.get("labels") or (self.plan.get("identity") or {}).get("labels") or []
         return [str(label) for label in found]
+
+    @property
+    def training_counts(self) -> dict[str, int]:
+        """Class name to training rows; empty where the facts count something else (combinations, numbers)."""
+        counted = ((self.facts.get("splits") or {}).get("train") or {}).get("classes") or {}
+        if not set(counted) <= set(self.labels) and all(k.isdecimal() and int(k) < len(self.labels) for k in counted):
+            counted = {self.labels[int(k)]: n for k, n in counted.items()}
+        return dict(counted) if set(counted) <= set(self.labels) else {}
+
+    @property
+    def groups_from_head(self) -> list[str]:
+        """Names of the layer groups, the head first."""
+        return [str(g.get("name", "")) for g in reversed(self.plan.get("groups") or [])]
 
     # results -----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from rich.markup import escape
@@ -106,4 +107,4 @@ def _next(records: Records) -> list[str]:
         return [f"Next: {without_paths(status.next)}"] if status.next else []
     if records.strongest is not None and records.strongest.verdict != "better":
         return [f"Next, the same command with {attempt}" for attempt in next_attempts(records)[:1]]
-    return [f'Next: unfreeze predict {_relative(records.run.folder)} "..."'] if records.headline else []
+    return [f'Next: unfreeze predict {shlex.quote(_relative(records.run.folder))} "..."'] if records.headline else []

@@ -12,7 +12,7 @@ import torch
 from unfreeze import durable, tasks
 from unfreeze.errors import DataError, ModelError
 from unfreeze.evaluation import predict_rows
-from unfreeze.models.loading import load_config, load_processor, resolve
+from unfreeze.models.loading import load_config, load_processor, quiet, resolve
 from unfreeze.tasks.base import Task
 from unfreeze.types import Prediction, Row
 
@@ -49,9 +49,15 @@ class Predictor:
             raise ModelError("MODEL-BROKEN", f"the model is not as it was written: {problem}", where=str(path))
         source = resolve(str(path))
         task = tasks.find(stored["task_class"]).restore(stored, load_processor(source))
-        model = task.build(source, load_config(source)).model
+        loaded = task.build(source, load_config(source))
+        if loaded.new_parameters:
+            raise ModelError(
+                "MODEL-BROKEN",
+                f"the model lacks {', '.join(loaded.new_parameters[:4])}, or its labels are not those it was trained with",
+                where=str(path),
+            )
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(task, model, chosen)
+        return cls(task, loaded.model, chosen)
 
     def predict(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> list[Prediction]:
         """One answer for each input, in order.
@@ -97,7 +103,8 @@ def save(folder: Path, task: Task, task_class: str, model: torch.nn.Module, extr
         model: Gets written in the precision it has.
         extra: Further plain data for unfreeze.json: identity, base model.
     """
-    model.save_pretrained(folder)  # type: ignore[operator]
+    with quiet():
+        model.save_pretrained(folder)  # type: ignore[operator]
     task.processor.save_pretrained(folder)
     durable.write_json(folder / TASK_FILE, {**task.stored(), "task_class": task_class, **extra})
 

@@ -99,6 +99,15 @@ class LabelSpace:
             return vector
         return self._find(canonical(value), row)
 
+    def names(self, row: Row, column: str | tuple[str, ...] | None) -> Any:
+        """A row's class name, or the list of its class names for multi-label."""
+        target = self.target(row, column)
+        if target is None:
+            return None
+        if self.problem_type == "multi_label_classification":
+            return [name for name, bit in zip(self.labels, target, strict=True) if bit]
+        return self.labels[target]
+
     def _find(self, name: str, row: Row) -> int:
         if self.ids and _INTEGER.match(name) and 0 <= int(float(name)) < len(self.labels):
             return int(float(name))

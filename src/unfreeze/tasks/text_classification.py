@@ -277,9 +277,9 @@ class _LabelMetric:
         values, targets = self.task.probabilities(outputs), batch.targets.cpu().numpy()
         space: LabelSpace = self.task.targets
         if space.problem_type == "regression":
-            self.state.update(targets * space.scale + space.center, values)
+            self.state.update(targets * space.scale + space.center, values, rows=batch.rows)
         elif space.problem_type == "multi_label_classification":
-            self.state.update(targets, values)
+            self.state.update(targets, values, rows=batch.rows)
         else:
             self.state.update(targets, values.argmax(-1), values)
 

@@ -280,16 +280,12 @@ class Engine:
         """
         chosen = self.groups.select(phase.span)
         trainable: dict[str, torch.nn.Parameter] = {}
-        self.model.eval()
         for group in self.groups.names:
-            members = self.groups.parameters(group)
-            for name, parameter in members.items():
+            for name, parameter in self.groups.parameters(group).items():
                 parameter.requires_grad_(name in chosen)
                 if name in chosen:
                     trainable[name] = parameter
-            if any(name in chosen for name in members):
-                for module in self.groups.modules(group):
-                    module.train()
+        self.groups.set_modes({self.groups.group_of(name) for name in chosen})
         for module in self.model.modules():
             if isinstance(module, _WITH_STATISTICS):
                 module.eval()
