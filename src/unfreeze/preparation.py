@@ -107,6 +107,7 @@ def prepare(
     splits, division = _divided(splits, roles, recipe)
     targets = task.learn(splits.train, roles, splits.label_names)
     config = load_config(source, allow_remote_code=allow_remote_code)
+    targets, continued = _like_the_source(targets, source, config)
     processor = task.load_processor(source)
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     _refuse_unseen_labels(splits, roles, targets)
@@ -132,7 +133,7 @@ def prepare(
         train_examples=train_examples,
         validation_examples=validation_examples,
         data_facts=found,
-        notes=[*splits.notes, *roles.reasons.values(), *notes, *more, *division],
+        notes=[*splits.notes, *roles.reasons.values(), *notes, *more, *division, *continued],
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
@@ -243,6 +244,20 @@ def _strata(table: Table, roles: Roles) -> np.ndarray | None:
 def _ids(values: list[Any]) -> np.ndarray:
     position: dict[str, int] = {}
     return np.asarray([position.setdefault(str(v), len(position)) for v in values], dtype=np.int64)
+
+
+def _like_the_source(targets: Any, source: ModelSource, config: Any) -> tuple[Any, list[str]]:
+    """The rules for a model that was fine-tuned before: the same labels keep its head, any other set gets a new one."""
+    names = getattr(config, "id2label", None) or {}
+    before = [str(names[i]) for i in sorted(names)]
+    if targets is None or not targets.labels or not before or all(n.startswith("LABEL_") for n in before):
+        return targets, []
+    now = set(targets.labels)
+    if set(before) == now and getattr(config, "problem_type", targets.problem_type) in (None, targets.problem_type):
+        return targets.in_order_of(before), [f"{source.name} knows these {len(now)} labels already: its head goes on"]
+    gone, fresh = sorted(set(before) - now), sorted(now - set(before))
+    parts = [f"new: {', '.join(fresh[:8])}"] * bool(fresh) + [f"gone: {', '.join(gone[:8])}"] * bool(gone)
+    return targets, [f"the head of {source.name} has other labels and is replaced ({'; '.join(parts)})"]
 
 
 def _refuse_unseen_labels(splits: Splits, roles: Roles, targets: Any) -> None:

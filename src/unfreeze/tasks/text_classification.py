@@ -98,7 +98,7 @@ class TextClassification(Task):
     def build(self, source: ModelSource, config: Any) -> LoadedModel:
         from unfreeze.models.heads import build_classifier
 
-        return build_classifier(source, config, **self._head())
+        return build_classifier(source, config, keep_head=self._may_keep_head, **self._head())
 
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForSequenceClassification
@@ -111,6 +111,11 @@ class TextClassification(Task):
         space: LabelSpace = self.targets
         names = dict(enumerate(space.labels or ("value",)))
         return {"n_labels": space.width, "problem_type": space.problem_type, "id2label": names}
+
+    @property
+    def _may_keep_head(self) -> bool:
+        """A regression head that gives values in the data's unit cannot go on with scaled targets."""
+        return (self.targets.center, self.targets.scale) == (0.0, 1.0)
 
     def finish(self, model: torch.nn.Module) -> None:
         """Let a regression head give values in the data's unit, so that any tool reads them right."""
