@@ -1,6 +1,6 @@
 """The way of the data on one page: what every command, page and launcher calls.
 
-    Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
+Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from unfreeze import durable, tasks
+from unfreeze import durable
+from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect
 from unfreeze.data.sources import read
 from unfreeze.errors import Interrupted, ModelError, RecipeError, RequestError, UnfreezeError
@@ -31,7 +32,7 @@ from unfreeze.run import Run, Status, check_is_free, free_folder
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
 from unfreeze.serving.predictor import Predictor
-from unfreeze.training.engine import Engine, Rows
+from unfreeze.training.engine import Engine
 from unfreeze.training.interruption import StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
 from unfreeze.types import Prediction
@@ -69,7 +70,9 @@ class TrainedRun(Run):
             self._predictor = Predictor.load(self.model_folder)
         return self._predictor
 
-    def predict(self, inputs: Sequence[str] | Sequence[Sequence[str]] | Sequence[Mapping[str, Any]]) -> list[Prediction]:
+    def predict(
+        self, inputs: Sequence[str] | Sequence[Sequence[str]] | Sequence[Mapping[str, Any]]
+    ) -> list[Prediction]:
         """Answers for texts, in order; see `Predictor.predict`."""
         return self.predictor.predict([inputs] if isinstance(inputs, str) else inputs)
 
@@ -225,7 +228,7 @@ def _fine_tuned(
     """The model with its best weights, and the task's thresholds chosen."""
     started = time.monotonic()
     model = _pretrained(prepared, plan_)
-    validation = Rows(prepared.validation_examples) if prepared.validation_examples else None
+    validation = Rows(prepared.task, prepared.validation_examples) if prepared.validation_examples else None
     bar = ProgressBar(console) if console is not None else nullcontext()
     with bar as shown:
         watching = [*observers, *([shown] if shown is not None else [])]
@@ -234,7 +237,7 @@ def _fine_tuned(
             model,
             plan_.phases,
             plan_.settings,
-            Rows(prepared.train_examples),
+            Rows(prepared.task, prepared.train_examples),
             validation,
             run,
             observers=watching,
@@ -252,7 +255,9 @@ def _fine_tuned(
             "process_seconds": round(time.monotonic() - started, 3),
             "samples": len(prepared.train),
             "steps": engine.state.step,
-            "epochs": round(engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3),
+            "epochs": round(
+                engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3
+            ),
             "loss": float(np.mean(last)) if last else None,
             "tokens_per_second": sum(s["tokens"] for s in steps) / max(engine.state.seconds, 1e-9),
             "peak_memory_bytes": peak_memory_bytes(),
@@ -275,9 +280,7 @@ def _write_model(run: TrainedRun, prepared: Prepared, plan_: Plan, model: torch.
         setattr(model.config, name, getattr(prepared.config, name))
     extra = {"base_model": plan_.model, "identity": plan_.identity}
     task_class = prepared.recipe.task or DEFAULT_TASK
-    durable.publish(
-        run.model_folder, lambda staging: predictor.save(staging, prepared.task, task_class, model, extra)
-    )
+    durable.publish(run.model_folder, lambda staging: predictor.save(staging, prepared.task, task_class, model, extra))
     _check_written(run, prepared, model)
 
 
@@ -416,9 +419,7 @@ def _plan(
     machine = find_machine(asked.train.threads)
     set_up(machine.threads)
     objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
-    prepared = prepare(
-        asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console)
-    )
+    prepared = prepare(asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console))
     plan_ = make(prepared, machine)
     expect(plan_, prepared)
     return prepared, plan_
@@ -465,7 +466,9 @@ def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
             )
     if before.identity["versions"] != now.identity["versions"]:
         changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]
-        run.log("notice", 0, text=f"another version of {', '.join(changed)} than at the start: not bit for bit the same")
+        run.log(
+            "notice", 0, text=f"another version of {', '.join(changed)} than at the start: not bit for bit the same"
+        )
 
 
 def _is_written(run: TrainedRun) -> bool:
@@ -482,7 +485,11 @@ def _recording_the_end(run: TrainedRun) -> Iterator[None]:
         run.set_status(Status("interrupted", error.what, _last_step(run), resume_it, error.exit_status))
         raise
     except UnfreezeError as error:
-        run.set_status(Status("failed", f"E-{error.code}: {error.what}", _last_step(run), error.remedy or resume_it, error.exit_status))
+        run.set_status(
+            Status(
+                "failed", f"E-{error.code}: {error.what}", _last_step(run), error.remedy or resume_it, error.exit_status
+            )
+        )
         raise
     except BaseException as error:
         run.set_status(Status("failed", f"{type(error).__name__}: {error}", _last_step(run), resume_it, 1))

@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table as Grid
 
 from unfreeze import __version__
-from unfreeze.errors import DataError, RecipeError, UnfreezeError, did_you_mean
+from unfreeze.errors import RequestError, ResourceError, UnfreezeError, did_you_mean
 
 app = typer.Typer(
     name="unfreeze",
-    help="Fine-tune a pretrained model on your own data.",
+    help="Fine-tune a pretrained model on your own data: one command, measured and resumable.",
+    epilog="First steps:  unfreeze demo,  then  unfreeze train FILE.csv  and  unfreeze predict RUN TEXT",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 output = Console()
 progress = Console(stderr=True)
 
-Data = Annotated[str | None, typer.Argument(help="A file, a folder, a Hub id, or a RECIPE.yaml.", metavar="DATA|RECIPE")]
-Task = Annotated[str | None, typer.Option(help="For example text-classification.")]
-Model = Annotated[str | None, typer.Option(help="A Hub id, a folder, a finished run, or builtin:text.")]
-Schedule = Annotated[str | None, typer.Option(help="head, last(k), gradual or full.")]
-Test = Annotated[str | None, typer.Option(help="Rows for the reported figure.", metavar="DATA")]
-Output = Annotated[str | None, typer.Option(help="Folder of the run.", metavar="RUN")]
-Seed = Annotated[int | None, typer.Option(help="Of every draw.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="A recipe key: train.epochs=3", metavar="A.B=C")]
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        help="A CSV, TSV, JSONL, JSON or Parquet file, a folder, a Hub id, or a recipe (.yaml).",
+        metavar="DATA|RECIPE.yaml",
+        show_default=False,
+    ),
+]
+Task = Annotated[str | None, typer.Option(help="What to learn. By default text-classification.", metavar="NAME")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A Hub id, a folder, or a finished run to go on from. By default builtin:text.", metavar="MODEL"),
+]
+Schedule = Annotated[
+    str | None, typer.Option(help="head, last(k), gradual or full. By default gradual.", metavar="SCHEDULE")
+]
+Test = Annotated[
+    str | None, typer.Option(help="Labelled rows that no choice sees, for the reported figure.", metavar="DATA")
+]
+Output = Annotated[
+    str | None, typer.Option("--output", help="The folder to make. By default runs/NAME.", metavar="RUN")
+]
+Seed = Annotated[int | None, typer.Option(help="Of every random draw. By default 0.", metavar="N")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any other recipe key, as often as you like: --set train.epochs=3. The value is read as YAML; "
+        "unfreeze train --help-recipe lists the keys.",
+        metavar="KEY=VALUE",
+    ),
+]
 Remote = Annotated[
     bool, typer.Option("--allow-remote-code", help="Run code that comes with the model. Only if you trust its authors.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RunFolder = Annotated[str, typer.Argument(help="Folder of a run.", metavar="RUN")]
-Encoding = Annotated[str | None, typer.Option(help="Of text files that are not UTF-8.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -50,18 +77,18 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
-        output.print(__version__)
+        print(f"unfreeze {__version__}")
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog="Example:  unfreeze train reviews.csv --schedule 'last(2)' --set train.epochs=3")
 def train(
     data: Data = None,
     task: Task = None,
     model: Model = None,
     schedule: Schedule = None,
     test: Test = None,
-    output_folder: Annotated[str | None, typer.Option("--output", help="Folder of the run.", metavar="RUN")] = None,
+    output_folder: Output = None,
     seed: Seed = None,
     settings: Settings = None,
     allow_remote_code: Remote = False,
@@ -69,7 +96,10 @@ def train(
     help_recipe: Annotated[bool, typer.Option("--help-recipe", help="List all recipe keys.")] = False,
     recipe_schema: Annotated[bool, typer.Option("--recipe-schema", help="Print the JSON schema of a recipe.")] = False,
 ) -> None:
-    """Fine-tune a pretrained model on DATA."""
+    """Fine-tune a pretrained model on DATA.
+
+    Shows the plan, trains, keeps the best weights, sets them beside baselines and writes the model and a report.
+    """
     if help_recipe or recipe_schema:
         _print_recipe_help(recipe_schema)
         return
@@ -82,26 +112,29 @@ def train(
     _print_summary(run, as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  unfreeze plan reviews.csv --model bert-base-uncased")
 def plan(
     data: Data = None,
     task: Task = None,
     model: Model = None,
     schedule: Schedule = None,
     test: Test = None,
-    output_folder: Annotated[str | None, typer.Option("--output", help="Folder of the run.", metavar="RUN")] = None,
+    output_folder: Output = None,
     seed: Seed = None,
     settings: Settings = None,
     allow_remote_code: Remote = False,
     as_json: Json = False,
 ) -> None:
-    """Show what train would do with the same arguments; trains nothing."""
+    """Show what train would do with the same arguments.
+
+    Every value comes with its reason; time, memory and disk are estimated. Trains and writes nothing.
+    """
     from unfreeze import api
     from unfreeze.planview import print_plan
 
     found = api.plan(
         **_arguments(data, task, model, schedule, test, output_folder, seed, settings, allow_remote_code),
-        console=None if as_json else progress,
+        console=progress,
     )
     if as_json:
         _print_json(found.to_json())
@@ -111,20 +144,23 @@ def plan(
 
 @app.command()
 def resume(run: RunFolder, allow_remote_code: Remote = False, as_json: Json = False) -> None:
-    """Go on with an interrupted run; a finished one is left as it is."""
+    """Go on with an interrupted or failed run, from its newest checkpoint.
+
+    A finished run is left as it is.
+    """
     from unfreeze import api
     from unfreeze.run import Run
 
     if Run(run).status.state == "done":
-        progress.print(f"{escape(run)} is finished already; nothing to do")
+        progress.print(f"{run} is finished already; there is nothing to do", markup=False, soft_wrap=True)
     found = api.resume(run, allow_remote_code=allow_remote_code, console=progress)
     _print_summary(found, as_json)
 
 
-@app.command()
+@app.command(epilog="Example:  unfreeze evaluate runs/reviews more.csv")
 def evaluate(
     run: RunFolder,
-    data: Annotated[str, typer.Argument(help="Labelled rows.")],
+    data: Annotated[str, typer.Argument(help="Labelled rows, as for train.", metavar="DATA", show_default=False)],
     encoding: Encoding = None,
     as_json: Json = False,
 ) -> None:
@@ -134,84 +170,97 @@ def evaluate(
     found = api.evaluate(run, data, encoding=encoding)
     if as_json:
         _print_json(found)
-        return
-    intervals = found.get("eval_intervals", {})
-    for key, value in found.items():
-        if isinstance(value, int | float):
-            low_high = intervals.get(key.removeprefix("eval_"))
-            shown = f"   [{low_high[0]:.4f}, {low_high[1]:.4f}] (95 %)" if low_high else ""
-            output.print(f"{key:28} {value:.4f}{shown}" if isinstance(value, float) else f"{key:28} {value}", markup=False)
+    else:
+        _print_metrics(found)
 
 
-@app.command()
+@app.command(epilog="Example:  unfreeze predict runs/reviews new.csv --output labelled.csv")
 def predict(
     run: RunFolder,
-    inputs: Annotated[list[str], typer.Argument(help="Texts, or one file.", metavar="TEXT...|FILE")],
-    output_file: Annotated[str | None, typer.Option("--output", help="Write a CSV or JSONL file.", metavar="FILE")] = None,
-    top_k: Annotated[int, typer.Option("--top-k", help="Also the k best labels with their probabilities.", min=1)] = 1,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Texts in quotes; or one file, folder or Hub id with the columns of the training data.",
+            metavar="TEXT...|FILE",
+            show_default=False,
+        ),
+    ],
+    output_file: Annotated[
+        str | None,
+        typer.Option(
+            "--output", help="Write a new .csv or .jsonl file: your columns, with the answers beside.", metavar="FILE"
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top-k", help="Show the K best labels.", min=1, metavar="K")] = 1,
     encoding: Encoding = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
 ) -> None:
-    """Label new texts with a finished run."""
-    from unfreeze import api
+    """Label new texts with a finished run: one line each, label and probability."""
+    from unfreeze import answers, api
 
-    if output_file is not None and Path(output_file).exists():
-        raise DataError("RUN-EXISTS", "the output file exists; it is not overwritten", where=output_file)
-    is_file = len(inputs) == 1 and (Path(inputs[0]).exists() or _looks_like_a_file(inputs[0]))
-    found = api.predict(run, inputs[0], encoding=encoding) if is_file else api.TrainedRun(run).predict(inputs)
-    records = (_record(p, top_k) for p in found)
     if output_file is not None:
-        count = _write_records(Path(output_file), records, inputs[0] if is_file else inputs, encoding)
-        progress.print(f"{count:,} rows written to {escape(output_file)}", highlight=False)
+        answers.check_target(Path(output_file))
+    is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
+    if encoding is not None and not is_path:
+        raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
+    found = api.TrainedRun(run)
+    data: Any = inputs[0] if is_path else [_columns(found, text) for text in inputs]
+    if output_file is not None:
+        count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding)
+        progress.print(f"{count:,} rows written to {output_file}", highlight=False, markup=False, soft_wrap=True)
         return
-    for record in records:
-        if as_json:
-            print(json.dumps(record, ensure_ascii=False))
-        else:
-            output.print(_as_line(record), highlight=False, markup=False)
+    for prediction in api.predict(found, data, encoding=encoding):
+        record = answers.as_record(prediction, top_k)
+        print(json.dumps(record, ensure_ascii=False) if as_json else answers.as_line(record))
 
 
-@app.command()
+@app.command(epilog="Example:  unfreeze inspect reviews.csv --row 3")
 def inspect(
     data: Data = None,
     task: Task = None,
     model: Model = None,
     settings: Settings = None,
-    row: Annotated[int, typer.Option(help="Which training row to follow, from 0.", min=0)] = 0,
+    row: Annotated[int, typer.Option(help="Which training row to follow, counted from 0.", min=0, metavar="N")] = 0,
+    allow_remote_code: Remote = False,
     as_json: Json = False,
 ) -> None:
-    """Follow one row through every step, and show the facts of the data."""
+    """Follow one row through every step, and show the facts of the data.
+
+    Where a step fails, the steps before it show what came in.
+    """
     from unfreeze import inspection
 
-    steps = inspection.inspect(
-        data, task=task, model=model, settings=settings or (), row=row, recipe=None
-    )
+    named = _arguments(data, task, model, None, None, None, None, settings, allow_remote_code)
+    wanted = ("data", "recipe", "task", "model", "settings", "allow_remote_code")
+    steps = inspection.inspect(row=row, **{name: named[name] for name in wanted})
     if as_json:
         _print_json([s.to_json() for s in steps])
     else:
-        for step in steps:
-            mark = "[green]ok[/green]  " if step.ok else "[red]fails[/red]"
-            output.print(f"{mark} [bold]{step.name}[/bold]  {escape(step.shown)}", highlight=False)
-    failed = next((s for s in steps if s.error is not None), None)
-    if failed is not None and failed.error is not None:
-        raise failed.error
+        inspection.print_steps(steps, output)
+    failed = next((s.error for s in steps if s.error is not None), None)
+    if failed is not None:
+        raise failed
 
 
 @app.command()
-def report(run: RunFolder) -> None:
-    """Write RUN/report.html anew from the run's records."""
+def report(run: RunFolder, as_json: Json = False) -> None:
+    """Write RUN/report.html anew from the run's records, and print where it is."""
     from unfreeze.report.build import build
     from unfreeze.run import Run
 
-    output.print(str(build(Run(run))), highlight=False, markup=False)
+    path = build(Run(run))
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        print(path)
 
 
 @app.command()
 def demo(
-    kind: Annotated[str, typer.Argument(help="text")] = "text",
-    output_folder: Annotated[str | None, typer.Option("--output", help="Folder of the run.", metavar="RUN")] = None,
+    kind: Annotated[str, typer.Argument(help="What to show: text.", metavar="[text]", show_default=False)] = "text",
+    output_folder: Output = None,
 ) -> None:
-    """Fine-tune the builtin model on the packaged reviews, and use it."""
+    """Fine-tune the builtin model on the packaged reviews, and label three new ones."""
     from unfreeze import demonstration
 
     demonstration.run(kind, output_folder, output, progress)
@@ -219,17 +268,14 @@ def demo(
 
 @app.command()
 def env(as_json: Json = False) -> None:
-    """Versions, devices, and what is missing for which feature."""
-    from unfreeze.environment import describe
+    """Show versions, the machine, and what is missing for which feature."""
+    from unfreeze import environment
 
-    found = describe()
+    found = environment.describe()
     if as_json:
         _print_json(found)
-        return
-    for section, values in found.items():
-        output.print(f"[bold]{section}[/bold]")
-        for key, value in values.items():
-            output.print(f"  {key:16} {value}", highlight=False, markup=False)
+    else:
+        environment.print_facts(found, output)
 
 
 # pieces ----------------------------------------------------------------------------------------------------------
@@ -246,7 +292,7 @@ def _arguments(
     settings: list[str] | None,
     allow_remote_code: bool,
 ) -> dict[str, Any]:
-    is_recipe = data is not None and data.endswith((".yaml", ".yml"))
+    is_recipe = data is not None and data.lower().endswith((".yaml", ".yml"))
     return {
         "data": None if is_recipe else data,
         "recipe": data if is_recipe else None,
@@ -261,14 +307,42 @@ def _arguments(
     }
 
 
+def _columns(run: Any, text: str) -> dict[str, str]:
+    """One text as a row of the columns that the run reads."""
+    columns = run.predictor.task.roles.text
+    if len(columns) > 1:
+        raise RequestError(
+            "USAGE",
+            f"this run reads {len(columns)} columns together ({', '.join(columns)}), which a single text cannot fill",
+            where=str(run.folder),
+            remedy="give a file with these columns: unfreeze predict RUN FILE",
+        )
+    return {columns[0]: text}
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text.strip()) and Path(text).exists()
+    except (OSError, ValueError):  # a text may be longer than any path, or hold what no path can
+        return False
+
+
+def _looks_like_a_file(text: str) -> bool:
+    return Path(text).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet") and " " not in text
+
+
 def _print_recipe_help(schema: bool) -> None:
     from unfreeze import recipe
 
     if schema:
         _print_json(recipe.json_schema())
         return
+    grid = Grid(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column()
     for key, description in recipe.keys().items():
-        output.print(f"{key:30} {description}", highlight=False, markup=False)
+        grid.add_row(key, escape(description))
+    output.print(grid)
 
 
 def _print_summary(run: Any, as_json: bool) -> None:
@@ -281,101 +355,78 @@ def _print_summary(run: Any, as_json: bool) -> None:
         output.print(line, highlight=False)
 
 
+def _print_metrics(found: dict[str, Any]) -> None:
+    intervals = found.get("eval_intervals", {})
+    for key, value in found.items():
+        if not isinstance(value, int | float):
+            continue
+        between = intervals.get(key.removeprefix("eval_"))
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        print(f"{key:26}{shown:>12}" + (f"   {between[0]:.4f} to {between[1]:.4f} (95 %)" if between else ""))
+
+
 def _print_json(value: Any) -> None:
     from unfreeze.durable import to_json
 
     print(to_json(value))
 
 
-def _looks_like_a_file(text: str) -> bool:
-    return Path(text).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet") and " " not in text
-
-
-def _record(prediction: Any, top_k: int) -> dict[str, Any]:
-    record = {"label": prediction.label, "probability": prediction.probability, **prediction.extra}
-    if top_k > 1:
-        record["top"] = dict(list(prediction.scores.items())[:top_k])
-    return record
-
-
-def _as_line(record: dict[str, Any]) -> str:
-    label = ", ".join(record["label"]) or "(none)" if isinstance(record["label"], list) else record["label"]
-    shown = label if isinstance(label, str) else f"{label:.4g}"
-    if record["probability"] is not None:
-        shown += f"  {record['probability']:.3f}"
-    if "top" in record:
-        shown += "   " + "  ".join(f"{k} {v:.3f}" for k, v in record["top"].items())
-    return shown
-
-
-def _write_records(path: Path, records: Iterable[dict[str, Any]], source: Any, encoding: str | None) -> int:
-    """Write the rows with their answers beside their own columns; the file appears when it is complete."""
-    from unfreeze.data.sources import read
-
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise DataError("DATA-FORMAT", "answers are written as .csv or .jsonl", where=str(path))
-    if isinstance(source, str):
-        splits = read(source, encoding=encoding)
-        table = splits.test if splits.test is not None else splits.train
-        rows: Iterable[dict[str, Any]] = (dict(r.values) for r in table)
-    else:
-        rows = ({"text": text} for text in source)
-    staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
-    count = 0
-    try:
-        with open(staged, "w", encoding="utf-8", newline="") as handle:
-            writer: Any = None
-            for row, record in zip(rows, records, strict=True):
-                merged = {**row, **_named_apart(record, row)}
-                if path.suffix.lower() == ".jsonl":
-                    handle.write(json.dumps(merged, ensure_ascii=False, default=str) + "\n")
-                else:
-                    writer = writer or csv.DictWriter(handle, list(merged), lineterminator="\n")
-                    if count == 0:
-                        writer.writeheader()
-                    writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in merged.items()})
-                count += 1
-        os.replace(staged, path)
-    finally:
-        staged.unlink(missing_ok=True)
-    return count
-
-
-def _named_apart(record: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """The user's own columns keep their names; an answer of the same name is called ``predicted_...``."""
-    return {(f"predicted_{k}" if k in row else k): v for k, v in record.items()}
+# the end ---------------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
     """Run the command; every foreseen failure is one block on standard error and its exit status."""
     try:
-        code = app(standalone_mode=False)
-    except UnfreezeError as error:
-        progress.print(error.block(), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(error.exit_status)
+        code = app(prog_name="unfreeze", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Trap: Python flushes once more at exit and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (KeyboardInterrupt, typer.Abort):
         progress.print("stopped")
         sys.exit(75)
     except Exception as error:
-        sys.exit(_usage_or_internal(error))
+        foreseen = _foreseen(error)
+        if foreseen is None:
+            traceback.print_exception(error)
+            told = "E-INTERNAL: this is an error of unfreeze itself; please report it with the lines above"
+            progress.print(told, style="red", soft_wrap=True)
+            sys.exit(1)
+        progress.print(foreseen.block(), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(foreseen.exit_status)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _usage_or_internal(error: Exception) -> int:
-    """Typer's own complaints are the user's; anything else is ours, told with its traceback."""
+def _foreseen(error: Exception) -> UnfreezeError | None:
+    """What to tell the person; None for what is nobody's fault but ours."""
+    if isinstance(error, UnfreezeError):
+        return error
     if hasattr(error, "format_message"):
-        option = getattr(error, "option_name", None)
-        if option and not getattr(error, "possibilities", None):
-            known = ["--task", "--model", "--schedule", "--test", "--output", "--seed", "--set", "--json"]
-            hint = did_you_mean(option, known)
-        else:
-            hint = "see: unfreeze --help"
-        block = RecipeError("RECIPE-KEY", error.format_message().rstrip("."), remedy=hint).block()
-        progress.print(block, style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    traceback.print_exception(error)
-    progress.print("E-INTERNAL: this is an error of unfreeze itself; please report it with the lines above", style="red")
-    return 1
+        return _usage_error(error)
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return ResourceError(
+            "MEMORY",
+            "there is not enough memory",
+            remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
+            "or a smaller model; unfreeze plan shows what is needed",
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return ResourceError("DISK", f"{error.strerror or error}", where=str(error.filename))
+    return None
+
+
+def _usage_error(error: Any) -> UnfreezeError:
+    """Typer's complaint about the command line, with the nearest option or verb."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "unfreeze"
+    what, remedy = error.format_message().rstrip("."), f"see: {path} --help"
+    option = getattr(error, "option_name", None)
+    if option and context is not None:
+        known = [name for parameter in context.command.params for name in parameter.opts if name.startswith("--")]
+        what = f"{path} has no option {option}"
+        remedy = f"{did_you_mean(option, known)}\n{remedy}"
+    return RequestError("USAGE", what, remedy=remedy)
 
 
 if __name__ == "__main__":

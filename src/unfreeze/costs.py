@@ -29,6 +29,8 @@ _LARGEST_PROBED_PARAMETERS = 1_000_000_000
 _SECONDS_PER_WEIGHT = 1.5e-9
 _DISK_BYTES_PER_SECOND = 3e8
 _FIXED_SECONDS = 6.0
+# Rates, events, collating: what a step costs beside its arithmetic.
+_STEP_SECONDS = 0.004
 _TFIDF_SECONDS_PER_CHARACTER = 6e-7
 _BYTES = 4
 # Buffers of the backward and of evaluation beside what is kept for it.
@@ -152,14 +154,24 @@ def _fit(shapes: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarr
 # adding up -------------------------------------------------------------------------------------------------------
 
 
-def _backward_share(plan: Plan, phase: PlannedPhase) -> float:
-    """Which part of the backward a phase pays: down to its lowest trained group; the stem's lookup costs nothing."""
-    sizes = {g["name"]: g["parameters"] for g in plan.groups if g["name"] != "stem"}
-    names = list(sizes)
-    trained = [names.index(n) for n in phase.learning_rates if n in sizes]
-    if "stem" in phase.learning_rates:
+def _layer_sizes(plan: Plan) -> dict[str, int]:
+    """Weights of each group that computes; the stem only looks up."""
+    return {g["name"]: g["parameters"] for g in plan.groups if g["name"] != "stem"}
+
+
+def _share_from(plan: Plan, group: str | None) -> float:
+    """Which part of the layers' work lies at and above a group; all of it for None and for the stem."""
+    sizes = _layer_sizes(plan)
+    if group not in sizes:
         return 1.0
-    return sum(sizes[n] for n in names[min(trained) :]) / max(1, sum(sizes.values())) if trained else 0.0
+    names = list(sizes)
+    return sum(sizes[n] for n in names[names.index(group) :]) / max(1, sum(sizes.values()))
+
+
+def _backward_share(plan: Plan, phase: PlannedPhase) -> float:
+    """Which part of the backward a phase pays: down to its lowest trained group."""
+    order = [g["name"] for g in plan.groups]
+    return _share_from(plan, min(phase.learning_rates, key=order.index))
 
 
 def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
@@ -173,14 +185,26 @@ def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
     forward = sum(rates.of(rates.forward, *p) for p in parts) / len(batches)
     backward = sum(rates.of(rates.backward, *p) for p in parts) / len(batches)
     once = _evaluation_seconds(plan, [e.length for e in prepared.validation_examples], rates)
-    seconds = 0.0
+    seconds = _recording_seconds(plan, forward * len(batches) + once)
     for phase in plan.phases:
-        step = forward + _backward_share(plan, phase) * backward + phase.trainable_parameters * _SECONDS_PER_WEIGHT
+        computed = _share_from(plan, phase.boundary)
+        step = (
+            computed * forward
+            + _backward_share(plan, phase) * backward
+            + phase.trainable_parameters * _SECONDS_PER_WEIGHT
+            + _STEP_SECONDS
+        )
         evaluations = phase.steps / phase.evaluate_every if phase.evaluate_every else 0
         best_bytes = phase.trainable_parameters * _BYTES
-        seconds += phase.steps * step + evaluations * (once + 0.5 * best_bytes / _DISK_BYTES_PER_SECOND)
+        seconds += phase.steps * step + evaluations * (computed * once + 0.5 * best_bytes / _DISK_BYTES_PER_SECOND)
         seconds += 3 * best_bytes / _DISK_BYTES_PER_SECOND
     return seconds
+
+
+def _recording_seconds(plan: Plan, one_pass: float) -> float:
+    """One forward of all rows up to the highest recorded boundary."""
+    recorded = [_share_from(plan, p.boundary) for p in plan.phases if p.boundary is not None]
+    return (1 - min(recorded)) * one_pass if recorded else 0.0
 
 
 def _evaluation_seconds(plan: Plan, lengths: Sequence[int], rates: _Rates) -> float:

@@ -96,11 +96,14 @@ def _finite(value: Any) -> Any:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line to a log; a torn last line after a crash is the reader's to skip."""
+    """Append one line to a log; a torn last line after a crash is the reader's to skip, and stays a line of its own."""
     with _as_resource_error(path):
         point("append", path)
-        with open(path, "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+        with open(path, "a+b") as handle:
+            if handle.tell():
+                handle.seek(-1, os.SEEK_END)
+                line = line if handle.read(1) == b"\n" else "\n" + line
+            handle.write(line.encode("utf-8") + b"\n")
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
@@ -147,8 +150,12 @@ def _swap_in(staging: Path, folder: Path) -> None:
     aside = folder.with_name(f"{_STAGING_PREFIX}old-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(folder, aside)
-    point("swap", folder)
-    os.rename(staging, folder)
+    try:
+        point("swap", folder)
+        os.rename(staging, folder)
+    except BaseException:
+        os.rename(aside, folder)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -60,4 +60,3 @@ def _builtins() -> dict[str, str]:
     from unfreeze.models.catalog import BUILTIN
 
     return dict(BUILTIN)
-

@@ -36,6 +36,7 @@ CODES: dict[str, str] = {
     "RECIPE-CONFLICT": "two settings contradict each other",
     "RECIPE-FILE": "a recipe file cannot be read",
     "RECIPE-KEY": "a key that the recipe does not know",
+    "RECIPE-SECRET": "a password or access token in a recipe",
     "RECIPE-VALUE": "a value of the wrong kind or out of range",
     "RUN-EXISTS": "the output folder holds something already",
     "RUN-MISSING": "a folder is not a run",
@@ -45,6 +46,7 @@ CODES: dict[str, str] = {
     "SCHEDULE-MATCH": "a layer pattern or span matches nothing",
     "TASK": "the task does not fit the data or the model",
     "TASK-UNKNOWN": "there is no task of that name",
+    "USAGE": "a command line that cannot be understood",
     # data
     "DATA-COLUMN": "a column is not there, or none fits the role",
     "DATA-DUPLICATE-COLUMN": "two columns have the same name",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
@@ -71,6 +72,7 @@ def evaluate_examples(
     model: torch.nn.Module,
     examples: Iterable[Example],
     *,
+    source: Rows | None = None,
     device: torch.device | str = "cpu",
     budget_tokens: int = 8192,
     precision: str = "fp32",
@@ -85,6 +87,7 @@ def evaluate_examples(
         task: Bound.
         model: On `device`; put into eval mode.
         examples: A list or a stream.
+        source: Makes batches of them and gives the loss; default: the rows as they are.
         budget_tokens: Of one batch, padding included.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         intervals: Whether to bootstrap.
@@ -97,7 +100,9 @@ def evaluate_examples(
     sums: dict[str, float] = {}
     worst: list[tuple[float, int]] = []
     counts = {"rows": 0, "cut": 0}
-    for batch, outputs, terms in _forward(task, model, examples, device, budget_tokens, precision, counts):
+    for batch, outputs, terms in _forward(
+        source or Rows(task, ()), model, examples, device, budget_tokens, precision, counts
+    ):
         metric.update(outputs, batch)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value
@@ -123,7 +128,7 @@ def evaluate_examples(
 
 
 def _forward(
-    task: Task,
+    source: Rows,
     model: torch.nn.Module,
     examples: Iterable[Example],
     device: torch.device | str,
@@ -136,9 +141,9 @@ def _forward(
         counts["rows"] += sum(e.part == 0 for e in chunk)
         counts["cut"] += sum(e.is_cut for e in chunk)
         for part in length_batches([e.length for e in chunk], budget_tokens):
-            batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
+            batch = source.batch([chunk[i] for i in part]).to(torch.device(device))
             with torch.inference_mode(), autocast(device, precision):
-                output = task.loss(model, batch)
+                output = source.loss(model, batch)
             terms = {}
             for name, term in output.terms.items():
                 terms[f"sum {name}"] = float(term.sum) * term.coefficient

@@ -82,7 +82,9 @@ def inspect(
 def _read(asked: Recipe, row: int, found: dict[str, Any]) -> str:
     prepared: Prepared = prepare(asked)
     if row >= len(prepared.train):
-        raise DataError("DATA-ROW", f"there is no training row {row}; there are {len(prepared.train):,}", remedy="--row 0")
+        raise DataError(
+            "DATA-ROW", f"there is no training row {row}; there are {len(prepared.train):,}", remedy="--row 0"
+        )
     found["prepared"] = prepared
     values = prepared.train.row(row)
     shown = ", ".join(f"{k}={_short(v)}" for k, v in values.values.items())

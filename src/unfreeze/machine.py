@@ -70,9 +70,10 @@ def free_memory_bytes() -> int:
 
     available = int(psutil.virtual_memory().available)
     try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit, open(
-            "/sys/fs/cgroup/memory.current", encoding="ascii"
-        ) as current:
+        with (
+            open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit,
+            open("/sys/fs/cgroup/memory.current", encoding="ascii") as current,
+        ):
             return min(available, int(limit.read()) - int(current.read()))
     except (OSError, ValueError):
         return available

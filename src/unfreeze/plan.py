@@ -9,17 +9,19 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from unfreeze.activations.decision import RowFacts, decide
+from unfreeze.activations.store import default_folder
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import RecipeError
-from unfreeze.machine import Machine
+from unfreeze.machine import Machine, free_disk_bytes
 from unfreeze.models.layers import HEAD, LayerGroups
 from unfreeze.models.loading import ModelSource
 from unfreeze.preparation import Prepared
@@ -41,6 +43,7 @@ BATCH_ROWS = 16
 # Measured on two cores: 2,300 tokens at once are as quick as 4,500 and take half the memory.
 MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 8192}
 CHECKPOINT_MINUTES = 10.0
+MOST_CACHE_BYTES = 20_000_000_000
 # Where configurations keep the dropout of attention weights.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "attention_dropout_prob")
 
@@ -84,6 +87,22 @@ class Settings:
     attention_dropout: float | None
     checkpoint_minutes: float
     threads: int
+    cache: CacheSettings
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Recorded activations.
+
+    Attributes:
+        folder: Where the stores lie, shared between runs.
+        budget_bytes: Of all stores together.
+        reuse: Whether a store of another run may be used.
+    """
+
+    folder: str
+    budget_bytes: int
+    reuse: bool
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,8 @@ class PlannedPhase:
         evaluate_every: In steps; 0: never.
         patience: Evaluations without improvement that end the phase; None: it never ends early.
         trainable_parameters: Number of weights that train.
+        boundary: The layer group at whose input recorded tensors enter, or None: the rows go through the whole model.
+        source_reason: Why they are recorded, or why not.
     """
 
     name: str
@@ -111,6 +132,8 @@ class PlannedPhase:
     evaluate_every: int
     patience: int | None
     trainable_parameters: int
+    boundary: str | None = None
+    source_reason: str = ""
 
 
 @dataclass
@@ -151,7 +174,7 @@ class Plan:
             **{
                 **values,
                 "choices": [Choice(**c) for c in stored["choices"]],
-                "settings": Settings(**stored["settings"]),
+                "settings": Settings(**{**stored["settings"], "cache": CacheSettings(**stored["settings"]["cache"])}),
                 "phases": [PlannedPhase(**p) for p in stored["phases"]],
             }
         )
@@ -272,7 +295,23 @@ class _Decisions:
             attention_dropout=self._attention_dropout(),
             checkpoint_minutes=self._choose("checkpoint_minutes", CHECKPOINT_MINUTES, "and one at each phase's end"),
             threads=self._choose("threads", machine.threads, "all cores that torch sees"),
+            cache=self._cache(),
         )
+
+    def _cache(self) -> CacheSettings:
+        asked = self.recipe.cache
+        folder = Path(asked.folder) if asked.folder else default_folder()
+        free = free_disk_bytes(folder)
+        budget = asked.budget if asked.budget is not None else min(MOST_CACHE_BYTES, free // 2)
+        if asked.enabled:
+            source = self.recipe.sources.get("cache.budget")
+            self._said(
+                "cache.budget",
+                f"{budget / 1e9:.1f} GB",
+                source,
+                f"for recorded activations; {free / 1e9:.0f} GB are free",
+            )
+        return CacheSettings(str(folder), int(budget), asked.reuse)
 
     @staticmethod
     def _why_batch(rows: int) -> str:
@@ -291,7 +330,9 @@ class _Decisions:
         asked = self.recipe.train.attention_dropout
         if asked is not None and own is None:
             raise RecipeError(
-                "RECIPE-CONFLICT", "this model has no attention dropout that can be set", where="train.attention_dropout"
+                "RECIPE-CONFLICT",
+                "this model has no attention dropout that can be set",
+                where="train.attention_dropout",
             )
         if own is None:
             return None
@@ -307,7 +348,9 @@ class _Decisions:
             self._said("schedule", self.recipe.schedule.name, self.recipe.sources.get("schedule"), "")
             return self.recipe.schedule
         chosen = gradual()
-        self._said("schedule", chosen.name, None, "head first, then the upper half, then all: forgets least on few rows")
+        self._said(
+            "schedule", chosen.name, None, "head first, then the upper half, then all: forgets least on few rows"
+        )
         return chosen
 
     def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:
@@ -322,7 +365,24 @@ class _Decisions:
         for number, phase in enumerate(schedule.phases, start=1):
             steps = phase.epochs.steps(per_epoch) if phase.epochs else max(1, round(left * phase.share / shares))
             phases.append(self._phase(phase, number, steps, per_epoch, base_rate, layer_decay))
-        return phases
+        return self._with_sources(phases, settings)
+
+    def _with_sources(self, phases: list[PlannedPhase], settings: Settings) -> list[PlannedPhase]:
+        """Where each phase's inputs come from; see `recording.decide`."""
+        if not self.recipe.cache.enabled:
+            return [replace(p, source_reason="not recorded: cache.enabled is false") for p in phases]
+        facts = RowFacts(
+            train_tokens=int(self.prepared.train_lengths.sum()),
+            train_rows=len(self.prepared.train_lengths),
+            held_out_tokens=sum(e.length for e in self.prepared.validation_examples),
+            held_out_rows=len(self.prepared.validation_examples),
+            width=int(getattr(self.prepared.config, "hidden_size", BASE_WIDTH)),
+            are_drawn_anew=self.prepared.task.augments,
+            budget_bytes=settings.cache.budget_bytes,
+        )
+        sizes = {g.name: g.parameters for g in self.groups.describe()}
+        decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
+        return [replace(p, boundary=b, source_reason=why) for p, (b, why) in zip(phases, decisions, strict=True)]
 
     def _total_length(self, schedule: Schedule) -> Duration | None:
         rows = len(self.prepared.train_lengths)

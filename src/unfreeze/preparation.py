@@ -81,7 +81,11 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, data: Any = None, *, test: Any = None, allow_remote_code: bool = False,
+    recipe: Recipe,
+    data: Any = None,
+    *,
+    test: Any = None,
+    allow_remote_code: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Prepared:
     """Read and check everything that can be wrong before work starts.
@@ -196,7 +200,9 @@ def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:
     if wanted is None or wanted >= n:
         return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
     chosen = np.sort(generator(recipe.seed, "train rows").choice(n, wanted, replace=False))
-    return _replaced(splits, "train", splits.train.select(chosen)), [f"{wanted:,} of {n:,} training rows, drawn by seed"]
+    return _replaced(splits, "train", splits.train.select(chosen)), [
+        f"{wanted:,} of {n:,} training rows, drawn by seed"
+    ]
 
 
 def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:

@@ -178,7 +178,13 @@ def _decided(baseline: baselines.Baseline, true: np.ndarray, width: int) -> np.n
 
 
 def _frozen_features(
-    prepared: Prepared, task: Task, table: Table, train_targets: np.ndarray, model: torch.nn.Module, kind: Any, width: int
+    prepared: Prepared,
+    task: Task,
+    table: Table,
+    train_targets: np.ndarray,
+    model: torch.nn.Module,
+    kind: Any,
+    width: int,
 ) -> baselines.Baseline:
     """A linear head on what the pretrained model gives, nothing of it trained."""
     test_examples = [e for row in table for e in task.encode(row, train=False)]

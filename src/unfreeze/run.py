@@ -237,7 +237,9 @@ def check_is_free(folder: Path) -> None:
         remedy = f"choose another folder: --output {folder}-2"
         if is_run(folder):
             remedy += f"\nor go on with that run: unfreeze resume {folder}"
-        raise RequestError("RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy)
+        raise RequestError(
+            "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
+        )
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

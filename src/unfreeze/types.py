@@ -63,6 +63,7 @@ class Batch:
         rows: `Row.index` of each example, (batch,).
         weights: The normalisers of the loss, known before the forward: ``{"rows": 8}`` or ``{"tokens": 113}``.
         size_tokens: batch x padded length, padding included: what the machine computes.
+        recorded: What enters the boundary of a recorded phase, (batch, length, width) or (batch, width); else None.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -70,6 +71,7 @@ class Batch:
     rows: np.ndarray
     weights: dict[str, float]
     size_tokens: int
+    recorded: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -77,7 +79,8 @@ class Batch:
         targets = self.targets.to(device) if hasattr(self.targets, "to") else self.targets
         if isinstance(targets, dict):
             targets = {name: tensor.to(device) for name, tensor in targets.items()}
-        return Batch(move, targets, self.rows, self.weights, self.size_tokens)
+        recorded = self.recorded.to(device) if self.recorded is not None else None
+        return Batch(move, targets, self.rows, self.weights, self.size_tokens, recorded)
 
 
 class LossTerm(NamedTuple):

@@ -55,5 +55,7 @@ def _own(name: str) -> type[Task]:
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Task)):
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, Task) and v is not Task]
-        raise TaskError("TASK-UNKNOWN", f"'{class_name}' is not a Task", where=name, remedy=did_you_mean(class_name, classes))
+        raise TaskError(
+            "TASK-UNKNOWN", f"'{class_name}' is not a Task", where=name, remedy=did_you_mean(class_name, classes)
+        )
     return found

@@ -75,9 +75,9 @@ class LabelSpace:
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
         return replace(self, labels=tuple(labels), counts=counts, _position={})
 
-    def unscaled(self) -> LabelSpace:
-        """Once the model's head itself gives values in the data's unit."""
-        return replace(self, center=0.0, scale=1.0, _position={})
+    def unscaled(self, *, center: float = 0.0) -> LabelSpace:
+        """Once the model's head itself gives values in the data's unit, but for `center`."""
+        return replace(self, center=center, scale=1.0, _position={})
 
     def target(self, row: Row, column: str | tuple[str, ...] | None) -> Any:
         """A row's target: a class id, a (classes,) vector of 0 and 1, or a scaled number; None without a label.
@@ -208,7 +208,10 @@ def _learn_classes(
     for value in values:
         for name in parts_of(value) if multi else [canonical(value)]:
             found[name] = found.get(name, 0) + 1
-    as_ids = bool(names) and all(_INTEGER.match(n) and 0 <= int(float(n)) < len(names or ()) for n in found)
+    # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is meant as a name, not as a position.
+    is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
+    in_range = all(_INTEGER.match(n) and 0 <= int(float(n)) < len(names or ()) for n in found)
+    as_ids = bool(names) and in_range and not is_named
     if names and as_ids:
         labels = list(names)
         counts = [sum(c for n, c in found.items() if int(float(n)) == i) for i in range(len(labels))]
@@ -269,7 +272,9 @@ def parts_of(value: Any) -> list[str]:
 
 def is_missing(value: Any) -> bool:
     """Whether a raw value is no label: None, empty text or NaN. The texts "NA" and "null" are labels."""
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    return (
+        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+    )
 
 
 def _order(name: str) -> tuple[int, float, str]:

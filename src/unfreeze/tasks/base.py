@@ -234,4 +234,3 @@ class Task(ABC):
     @abstractmethod
     def sample_rows(self) -> list[dict[str, Any]]:
         """A few rows with labels, for documents and contract tests."""
-

@@ -34,7 +34,8 @@ class FillMask(Task):
 
     A text longer than the limit gives several examples. Of the tokens, `masked_fraction` are predicted: 80 % of them
     are shown as the mask token, 10 % as a random token, 10 % as they are (BERT, section 3.1). Training masks anew in
-    every epoch; evaluation uses one fixed mask a row, so that figures can be compared.
+    every epoch; evaluation uses one fixed mask a row, so that figures can be compared. In a text to predict, mask tokens
+    that stand in it are the ones to fill.
 
     Options:
         masked_fraction: Share of the tokens to predict.
@@ -94,7 +95,9 @@ class FillMask(Task):
         examples = []
         for number, start in enumerate(range(0, max(1, len(ids)), room)):
             whole = np.concatenate([before, ids[start : start + room], after])
-            examples.append(Example({"input_ids": whole}, None, row.index, len(whole), part=number))
+            is_asked = whole == tokenizer.mask_token_id
+            target = np.where(is_asked, whole, NOT_A_TARGET) if is_asked.any() and not train else None
+            examples.append(Example({"input_ids": whole}, target, row.index, len(whole), part=number))
         return examples
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
@@ -113,8 +116,9 @@ class FillMask(Task):
         return Example({"input_ids": shown}, target, example.row, example.length, part=example.part)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        if any(e.target is None for e in examples):
-            examples = [self.augment(e, generator(0, "fixed mask", e.row, e.part)) for e in examples]
+        examples = [
+            e if e.target is not None else self.augment(e, generator(0, "fixed mask", e.row, e.part)) for e in examples
+        ]
         inputs = _text.pad(examples, self.processor)
         targets = torch.full(inputs["input_ids"].shape, NOT_A_TARGET, dtype=torch.int64)
         for i, example in enumerate(examples):

@@ -80,7 +80,9 @@ class TextClassification(Task):
         for name in self.class_weights if isinstance(self.class_weights, dict) else ():
             if name not in space.labels:
                 remedy = did_you_mean(name, space.labels)
-                raise RecipeError("RECIPE-VALUE", f"there is no class {name!r}", where="train.class_weights", remedy=remedy)
+                raise RecipeError(
+                    "RECIPE-VALUE", f"there is no class {name!r}", where="train.class_weights", remedy=remedy
+                )
 
     def weights_of_classes(self) -> np.ndarray | None:
         """Loss weight of each class, (classes,), mean 1 over the training rows; None where all weigh the same."""
@@ -118,23 +120,26 @@ class TextClassification(Task):
         return (self.targets.center, self.targets.scale) == (0.0, 1.0)
 
     def finish(self, model: torch.nn.Module) -> None:
-        """Let a regression head give values in the data's unit, so that any tool reads them right."""
+        """Let a regression head give values in the data's unit, so that any tool reads them right.
+
+        The heads of decoders have no bias: there the centre stays with the task, and other tools read values around 0.
+        """
         space: LabelSpace = self.targets
         if space.problem_type != "regression" or (space.center, space.scale) == (0.0, 1.0):
             return
         output = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 1][-1]
         with torch.no_grad():
             output.weight.mul_(space.scale)
-            if output.bias is None:
-                output.bias = torch.nn.Parameter(torch.zeros(1, dtype=output.weight.dtype))
-            output.bias.mul_(space.scale).add_(space.center)
-        self.targets = space.unscaled()
+            if output.bias is not None:
+                output.bias.mul_(space.scale).add_(space.center)
+        self.targets = space.unscaled(center=space.center if output.bias is None else 0.0)
 
     # rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         inputs, is_cut = _text.tokenize(row, self.roles.text, self.processor, self.max_length)
-        target = self.targets.target(row, self.roles.label) if self.targets is not None else None
+        # A label is not looked at unless it is needed: rows to predict may have any column of that name.
+        target = self.targets.target(row, self.roles.label) if train else None
         if target is None and train:
             raise TaskError("TASK", f"the row has no label in column {self.roles.label!r}", where=row.place)
         return [Example(inputs, target, row.index, len(inputs["input_ids"]), is_cut=is_cut)]

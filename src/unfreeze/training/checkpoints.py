@@ -56,6 +56,7 @@ class TrainState:
         stale_evaluations: Evaluations since the best one, within this phase.
         touched: Names of the parameters that have been trained so far.
         seconds: Training time so far, all sessions together.
+        source: Where the inputs of the phase come from; see `sources.Source`.
     """
 
     phase: int = 0
@@ -65,6 +66,7 @@ class TrainState:
     stale_evaluations: int = 0
     touched: tuple[str, ...] = ()
     seconds: float = 0.0
+    source: str = ""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
@@ -97,7 +99,7 @@ class Checkpoints:
         """Publish a checkpoint, verify it, then drop the ones that are no longer needed."""
         path = self.folder / f"step-{checkpoint.state.step:06d}"
         durable.publish(path, lambda staging: _write(staging, checkpoint))
-        self._rotate()
+        self._rotate(path)
         return path
 
     def save_best(self, state: TrainState, weights: dict[str, torch.Tensor]) -> None:
@@ -110,15 +112,10 @@ class Checkpoints:
         """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said."""
         for sentence in durable.recover(self.folder):
             self.notice(sentence)
-        for path in sorted(self.folder.glob("step-*"), reverse=True):
-            problem = durable.verify(path)
+        for path in self._newest_first():
+            problem = self._problem_of(path)
             if problem is None:
-                checkpoint = _read(path)
-                best = checkpoint.state.best
-                problem = durable.verify(self.folder / f"best-{best.step:06d}") if best else None
-                if problem is None:
-                    return checkpoint
-                problem = f"its best weights cannot be used: {problem}"
+                return _read(path)
             self.notice(f"the checkpoint {path.name} is not used: {problem}")
         return None
 
@@ -133,17 +130,33 @@ class Checkpoints:
             raise ModelError("CHECKPOINT", f"the best weights cannot be used: {problem}", where=str(path))
         return _read(path).weights
 
-    def _rotate(self) -> None:
-        steps = sorted(self.folder.glob("step-*"))
-        if durable.verify(steps[-1]) is not None:
-            self.notice(f"the checkpoint {steps[-1].name} does not read back as written; older ones are kept")
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"), key=_step_of, reverse=True)
+
+    def _problem_of(self, path: Path) -> str | None:
+        """None where training can go on from a checkpoint, else why not."""
+        problem = durable.verify(path)
+        if problem is None and (best := self._best_of(path)) >= 0:
+            problem = durable.verify(self.folder / f"best-{best:06d}")
+            return f"its best weights cannot be used: {problem}" if problem else None
+        return problem
+
+    def _rotate(self, saved: Path) -> None:
+        """Keep the checkpoint just saved, the newest others that can be used, and the best weights of each."""
+        if durable.verify(saved) is not None:
+            self.notice(f"the checkpoint {saved.name} does not read back as written; older ones are kept")
             return
-        for path in steps[:-KEPT]:
-            durable.remove(path)
-        wanted = {self._best_of(path) for path in steps[-KEPT:]}
+        kept = [saved]
+        for path in self._newest_first():
+            if path != saved and len(kept) < KEPT and self._problem_of(path) is None:
+                kept.append(path)
+        for path in self._newest_first():
+            if path not in kept:
+                durable.remove(path)
+        wanted = {self._best_of(path) for path in kept}
         newest = max(wanted)
         for path in sorted(self.folder.glob("best-*")):
-            number = int(path.name.removeprefix("best-"))
+            number = _step_of(path)
             if number not in wanted and number < newest:
                 durable.remove(path)
 
@@ -151,6 +164,10 @@ class Checkpoints:
     def _best_of(path: Path) -> int:
         best = json.loads((path / "state.json").read_text(encoding="utf-8"))["best"]
         return int(best["step"]) if best else -1
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def _write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -163,6 +180,4 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
 def _read(folder: Path) -> Checkpoint:
     state = TrainState.from_json(json.loads((folder / "state.json").read_text(encoding="utf-8")))
     moments = folder / "moments.safetensors"
-    return Checkpoint(
-        state, load_file(folder / "weights.safetensors"), load_file(moments) if moments.is_file() else {}
-    )
+    return Checkpoint(state, load_file(folder / "weights.safetensors"), load_file(moments) if moments.is_file() else {})

@@ -16,12 +16,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
+from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
@@ -40,20 +41,11 @@ from unfreeze.training.optimization import (
     restore_moments,
     set_rates,
 )
+from unfreeze.training.sources import Sources, check_same_source
 from unfreeze.types import Batch, Example
 
 # Normalisation layers that keep running statistics; layer norms have none and follow their group's mode.
 _WITH_STATISTICS = (torch.nn.modules.batchnorm._NormBase,)
-
-
-@dataclass
-class Rows:
-    """Encoded rows of one split, ready to batch."""
-
-    examples: Sequence[Example]
-
-    def __post_init__(self) -> None:
-        self.lengths = np.asarray([e.length for e in self.examples], dtype=np.int64)
 
 
 class Engine:
@@ -90,6 +82,18 @@ class Engine:
         self.state = TrainState()
         self.checkpoints = Checkpoints(run, notice=lambda text: self._tell("notice", text=text))
         self.moments: dict[str, torch.Tensor] = {}
+        self.sources = Sources(
+            task,
+            model,
+            self.groups,
+            self.phases,
+            settings,
+            train,
+            validation,
+            tell=self._tell,
+            check_stop=lambda: self.stop.check(str(run.folder)),
+        )
+        self.source = self.sources.rows
         self._asked_to_stop = False
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
@@ -120,13 +124,11 @@ class Engine:
 
     def _run_phase(self, index: int) -> None:
         phase = self.phases[index]
+        self._take_source(index)
         trainable = self._freeze_all_but(phase)
-        touched = tuple(dict.fromkeys([*self.state.touched, *trainable]))
-        self.state = replace(self.state, phase=index, touched=touched)
+        self._begin_to_touch(index, trainable)
         # Trap: a second prepare() of an optimizer keeps the first; every phase prepares anew and frees at its end.
-        optimizer = self.accelerator.prepare(
-            build_optimizer(self.groups, phase, trainable, self.settings.weight_decay)
-        )
+        optimizer = self.accelerator.prepare(build_optimizer(self.groups, phase, trainable, self.settings.weight_decay))
         model = self.accelerator.prepare_model(self.model)
         restore_moments(optimizer.optimizer, self.moments)
         self.moments = {k: v for k, v in self.moments.items() if k.rpartition("/")[0] not in trainable}
@@ -139,10 +141,23 @@ class Engine:
             done=self.state.phase_step,
             trainable=sum(p.numel() for p in trainable.values()),
             rates=phase.learning_rates,
+            source=self.source.description,
         )
+        with self.source.train.open():
+            self._run_steps(model, optimizer, phase, list(trainable.values()))
+        self.moments |= moments_by_name(optimizer.optimizer)
+        self._leave_phase(index)
+
+    def _run_steps(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        phase: PlannedPhase,
+        trainable: list[torch.nn.Parameter],
+    ) -> None:
         last_save = time.monotonic()
         while self.state.phase_step < phase.steps:
-            self._step(model, optimizer, phase, list(trainable.values()))
+            self._step(model, optimizer, phase, trainable)
             if self._evaluation_is_due(phase) and self._evaluate_and_judge(model, phase):
                 break
             if self.stop or self._asked_to_stop:
@@ -154,8 +169,22 @@ class Engine:
                 self.moments |= moments_by_name(optimizer.optimizer)
                 self._save()
                 last_save = time.monotonic()
-        self.moments |= moments_by_name(optimizer.optimizer)
-        self._leave_phase(index)
+
+    def _take_source(self, index: int) -> None:
+        """The phase's inputs; a phase that is resumed must get the same again."""
+        self.source = self.sources.of(index)
+        if self.state.phase_step:
+            check_same_source(self.state.source, self.source.description, str(self.run.folder))
+        self.state = replace(self.state, source=self.source.description)
+
+    def _begin_to_touch(self, index: int, trainable: Mapping[str, torch.nn.Parameter]) -> None:
+        touched = tuple(dict.fromkeys([*self.state.touched, *trainable]))
+        is_wider = len(touched) > len(self.state.touched)
+        self.state = replace(self.state, phase=index, touched=touched)
+        if is_wider and self.state.best is not None:
+            # Trap: the best weights so far hold only what was trained by then. Going back to them must undo this phase
+            # too, so what it begins to train joins them as it is now; the model holds the best weights between phases.
+            self.checkpoints.save_best(self.state, self._weights())
 
     def _leave_phase(self, index: int) -> None:
         best = self.state.best
@@ -211,7 +240,7 @@ class Engine:
     def _loss(self, model: torch.nn.Module, batch: Batch, totals: Mapping[str, float]) -> torch.Tensor:
         """A micro-batch's part of the step's loss: the only division."""
         with self.accelerator.autocast():
-            terms = self.task.loss(model, batch.to(self.accelerator.device)).terms.values()
+            terms = self.source.train.loss(model, batch.to(self.accelerator.device)).terms.values()
             return torch.stack([t.coefficient * t.sum.float() / totals[t.per] for t in terms]).sum()
 
     def _micro_batches(self) -> list[Batch]:
@@ -226,15 +255,13 @@ class Engine:
         examples = [self._varied(int(i), epoch) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
         parts = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)
-        return [self.task.collate([examples[i] for i in part]) for part in parts]
+        return [self.source.train.batch([examples[i] for i in part]) for part in parts]
 
     def _varied(self, position: int, epoch: int) -> Example:
-        example = self.train_rows.examples[position]
+        example = self.source.train.examples[position]
         if not self.task.augments:
             return example
-        return self.task.augment(
-            example, generator(self.settings.seed, "augment", epoch, example.row, example.part)
-        )
+        return self.task.augment(example, generator(self.settings.seed, "augment", epoch, example.row, example.part))
 
     def _refuse_update(
         self, loss: float, norm: float, batches: Sequence[Batch], optimizer: torch.optim.Optimizer
@@ -261,7 +288,8 @@ class Engine:
         self._freeze_all_but(widest)
         longest = np.argsort(-self.train_rows.lengths, kind="stable")[: self.settings.batch_size]
         examples = [self._varied(int(i), 0) for i in longest]
-        part = micro_batches(np.asarray([e.length for e in examples]), self.settings.micro_batch_tokens)[0]
+        lengths = np.asarray([e.length for e in examples])
+        part = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)[0]
         batch = self.task.collate([examples[i] for i in part])
         seed_all(self.settings.seed, "trial step")
         started = time.monotonic()
@@ -313,17 +341,21 @@ class Engine:
             self.state = replace(self.state, stale_evaluations=self.state.stale_evaluations + 1)
         self._tell("evaluation", phase=phase.name, is_best=is_best, metrics={"loss": found.loss, **found.metrics})
         if phase.patience is not None and self.state.stale_evaluations >= phase.patience:
-            self._tell("notice", text=f"no better for {phase.patience} evaluations: the phase '{phase.name}' ends early")
+            self._tell(
+                "notice", text=f"no better for {phase.patience} evaluations: the phase '{phase.name}' ends early"
+            )
             return True
         return False
 
     def evaluate(self) -> Evaluation:
         """One pass over the validation rows with the weights as they are."""
-        assert self.validation_rows is not None
+        source = self.source.validation
+        assert source is not None
         return evaluate_examples(
             self.task,
             self.model,
-            self.validation_rows.examples,
+            source.examples,
+            source=source,
             device=self.accelerator.device,
             budget_tokens=2 * self.settings.micro_batch_tokens,
             precision=self.settings.precision,

@@ -1,0 +1,286 @@
+"""The table of cells, and what each kind does.
+
+==============  ====================================================================================================
+kind            question
+==============  ====================================================================================================
+``speed``       how long does full fine-tuning of MiniLM take, in how much memory, beside the Trainer?
+``without``     what does each decision of unfreeze contribute?
+``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
+``accuracy``    is the fine-tuned model as good as the Trainer's?
+``evaluation``  does the memory of an evaluation grow with the number of rows?
+``plan``        do the plan's forecasts of time and memory come true?
+``defaults``    what does ``unfreeze train DATA`` reach without options?
+``transfer``    what does the builtin model bring that random weights do not?
+==============  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.material import (
+    BUILTIN,
+    MINILM,
+    Job,
+    data_folder,
+    drawn,
+    model_argument,
+    model_folder,
+    read,
+    right_answers,
+)
+
+ROUNDS = (1, 2, 3)
+SEEDS = (0, 1, 2)
+LIMIT_SECONDS = 15 * 60
+# A run with defaults may take longer: it is stopped here and goes on at the next call.
+PART_SECONDS = 14 * 60
+SPEED_ROWS = {"imdb": 400, "sst2": 2000}
+# Form a pads every row to 512 tokens: all its steps cost the same, and a few of them tell the rest.
+TUTORIAL_STEPS = 10
+SYSTEMS = ("a", "b", "c", "u")
+UNDONE = ("attention-dropout-off", "micro-batches", "memory-reuse", "bucketing")
+DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
+TINY_ROWS, TINY_TEST_ROWS = 24, 16
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement.
+
+    Attributes:
+        name: Unique, with parts separated by ``/``.
+        kind: Its question; also the file of its records.
+        data: Data set, None where rows are made up.
+        model: `material.MINILM` or `material.BUILTIN`; None for a tiny one with random weights.
+        options: What the kind's function needs.
+    """
+
+    name: str
+    kind: str
+    data: str | None
+    model: str | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def table() -> list[Cell]:
+    """All cells in the order they run: those that are compared take turns."""
+    return [*_timed(), *_accuracy(), *_evaluation(), *_plans(), *_transfer(), *_defaults()]
+
+
+def matching(pattern: str) -> list[Cell]:
+    """Cells by name: a shell pattern, or the beginning of names."""
+    return [c for c in table() if fnmatch.fnmatchcase(c.name, pattern) or c.name.startswith(pattern)]
+
+
+def find(name: str) -> Cell:
+    """The cell of that name."""
+    return next(c for c in table() if c.name == name)
+
+
+def check_material(cell: Cell) -> None:
+    """Raise `MaterialError` where the cell's data or model is not on this machine."""
+    if cell.data is not None:
+        data_folder(cell.data)
+    if cell.model is not None:
+        model_folder(cell.model)
+
+
+def _timed() -> Iterator[Cell]:
+    for data, rows in SPEED_ROWS.items():
+        yield Cell(f"tutorial/{data}", "tutorial", data, MINILM, {"rows": rows})
+    for data, rows in SPEED_ROWS.items():
+        for turn in ROUNDS:
+            for system in SYSTEMS:
+                options = {"rows": rows, "round": turn, "system": system}
+                yield Cell(f"speed/{data}/{turn}/{system}", "speed", data, MINILM, options)
+            for decision in UNDONE:
+                options = {"rows": rows, "round": turn, "system": "u", "without": decision}
+                yield Cell(f"without/{data}/{turn}/{decision}", "without", data, MINILM, options)
+
+
+def _accuracy() -> Iterator[Cell]:
+    for data, rows, epochs, test_rows in (("sst2", 2000, 2, 1821), ("imdb", 800, 1, 1000)):
+        for seed in SEEDS:
+            for system in ("u", "b"):
+                options = {"rows": rows, "epochs": epochs, "test_rows": test_rows, "seed": seed, "system": system}
+                yield Cell(f"accuracy/{data}/{seed}/{system}", "accuracy", data, MINILM, options)
+
+
+def _evaluation() -> Iterator[Cell]:
+    for rows in (1_000, 100_000):
+        yield Cell(f"evaluation/{rows}", "evaluation", None, None, {"rows": rows})
+
+
+def _plans() -> Iterator[Cell]:
+    for data, rows, schedule, epochs in (
+        ("sst2", 1000, "head", 2),
+        ("sst2", 1000, "full", 2),
+        ("sst2", 1000, "gradual", 3),
+        ("imdb", 200, "head", 1),
+        ("imdb", 200, "full", 1),
+    ):
+        options = {"rows": rows, "schedule": schedule, "epochs": epochs}
+        yield Cell(f"plan/{data}/{schedule}", "plan", data, MINILM, options)
+
+
+def _transfer() -> Iterator[Cell]:
+    for seed in SEEDS:
+        yield Cell(f"transfer/all/{seed}/pretrained", "transfer", "sst2", BUILTIN, {"rows": None, "seed": seed})
+    for seed in SEEDS:
+        for weights in ("pretrained", "random"):
+            options = {"rows": 200, "seed": seed, "weights": weights}
+            yield Cell(f"transfer/200/{seed}/{weights}", "transfer", "sst2", BUILTIN, options)
+
+
+def _defaults() -> Iterator[Cell]:
+    for data in DEFAULT_SETS:
+        for name, model in (("minilm", MINILM), ("builtin", BUILTIN)):
+            yield Cell(f"defaults/{data}/{name}", "defaults", data, model)
+
+
+# what each kind does ---------------------------------------------------------------------------------------------
+
+
+def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
+    """Measure; meant for a process of its own.
+
+    Args:
+        cell: From the table.
+        runs: Where a run that takes several parts lies between them.
+        tiny: A few rows instead of the cell's, to try the code; such figures mean nothing.
+
+    Returns:
+        The values of its record.
+
+    Raises:
+        Unfinished: A run with defaults goes on when the cell is called again.
+    """
+    kinds: dict[str, Callable[[Cell, Path, bool], dict[str, Any]]] = {
+        "speed": _run_timed,
+        "without": _run_timed,
+        "tutorial": _run_tutorial,
+        "accuracy": _run_accuracy,
+        "evaluation": _run_evaluation,
+        "plan": _run_plan,
+        "defaults": _run_defaults,
+        "transfer": _run_transfer,
+    }
+    if cell.kind == "defaults":
+        return kinds[cell.kind](cell, runs / cell.name.replace("/", "-"), tiny)
+    with tempfile.TemporaryDirectory() as folder:
+        return kinds[cell.kind](cell, Path(folder), tiny)
+
+
+def _job(cell: Cell, tiny: bool, *, seed: int, epochs: int) -> Job:
+    assert cell.data is not None
+    assert cell.model is not None
+    count = min(cell.options["rows"], TINY_ROWS) if tiny else cell.options["rows"]
+    return Job(model_folder(cell.model), drawn(read(cell.data, "train"), count, seed), epochs, seed)
+
+
+def _run_timed(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    job = _job(cell, tiny, seed=cell.options["round"], epochs=1)
+    peak, spent = measure.matmul_peak(0.02 if tiny else 0.3)
+    meter, system, share = measure.Meter(), cell.options["system"], 1.0
+    if system == "u":
+        from benchmarks import ours
+
+        ours.fine_tune(job, meter, folder / "run", without=cell.options.get("without"))
+    else:
+        from benchmarks import peers
+
+        most = TUTORIAL_STEPS if system == "a" else None
+        share = peers.fine_tune(job, system, meter, folder / "run", most_steps=most).share_of_steps
+    whole = measure.process_seconds() - spent
+    training = meter.seconds / share
+    lengths = measure.token_lengths(job.model, [row.text for row in job.rows])
+    flops = measure.training_flops(measure.model_config(job.model), lengths, len(job.labels), job.epochs)
+    return {
+        "rows": len(job.rows),
+        "share_of_steps": share,
+        "training_seconds": training,
+        "whole_seconds": whole - meter.seconds + training,
+        "memory_bytes": meter.memory_bytes,
+        "tokens": sum(lengths),
+        "computed_tokens": round(meter.computed_tokens / share),
+        "flops": flops,
+        "peak_flops_per_second": peak,
+        "share_of_peak": flops / training / peak,
+    }
+
+
+def _run_tutorial(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import peers
+
+    return peers.try_padding_in_map(_job(cell, tiny, seed=0, epochs=1), folder)
+
+
+def _run_accuracy(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    assert cell.data is not None
+    job = _job(cell, tiny, seed=cell.options["seed"], epochs=cell.options["epochs"])
+    wanted = TINY_TEST_ROWS if tiny else cell.options["test_rows"]
+    test = drawn(read(cell.data, "test"), wanted, seed=0)
+    texts, meter = [row.text for row in test], measure.Meter()
+    if cell.options["system"] == "u":
+        from benchmarks import ours
+
+        answers = [p.label for p in ours.fine_tune(job, meter, folder / "run").predict(texts)]
+    else:
+        from benchmarks import peers
+
+        answers = peers.fine_tune(job, "b", meter, folder / "run").predict(texts)
+    right = right_answers(answers, test)
+    return {
+        "accuracy": right.count("1") / len(right),
+        "right": right,
+        "train_rows": len(job.rows),
+        "training_seconds": meter.seconds,
+    }
+
+
+def _run_evaluation(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import ours
+
+    rows = cell.options["rows"]
+    return ours.evaluation_memory(rows // 100 if tiny else rows, folder)
+
+
+def _run_plan(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import ours
+
+    job = _job(cell, tiny, seed=0, epochs=cell.options["epochs"])
+    return ours.planned_and_happened(job, cell.options["schedule"], folder / "run", measure.process_seconds)
+
+
+def _run_defaults(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import ours
+
+    assert cell.data is not None
+    assert cell.model is not None
+    settings = [f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"] if tiny else []
+    return ours.train_with_defaults(
+        data_folder(cell.data), model_argument(cell.model), folder, limit_seconds=PART_SECONDS, settings=settings
+    )
+
+
+def _run_transfer(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import ours
+
+    assert cell.data is not None
+    assert cell.model is not None
+    seed, rows, model = cell.options["seed"], cell.options["rows"], model_argument(cell.model)
+    if cell.options.get("weights") == "random":
+        model = str(ours.random_twin(model_folder(cell.model), folder / "random", seed))
+    settings = [] if rows is None else [f"data.train_rows={rows}"]
+    if tiny:
+        settings = [f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"]
+    test = read(cell.data, "test")
+    test = test[:TINY_TEST_ROWS] if tiny else test
+    return ours.transfer(data_folder(cell.data), test, model, folder / "run", seed=seed, settings=settings)

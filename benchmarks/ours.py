@@ -1,0 +1,252 @@
+"""unfreeze through its public functions, as a user calls them; patches switch single decisions off to price them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.material import Job, LabelledText, right_answers, tiny_model
+from benchmarks.measure import Meter
+
+PATIENCE_SECONDS = 50  # after a request to stop, until the process is killed
+_OWN_ATTENTION_DROPOUT = 0.1  # MiniLM's
+_WORDS = ("good", "bad", "film", "plot", "slow", "bright", "scene", "again", "never", "actor", "and", "the", "of", "a")
+
+
+class Unfinished(Exception):  # noqa: N818 - nothing is wrong
+    """The time of a cell is up; its run goes on where it stopped when the cell is called again."""
+
+
+def fine_tune(job: Job, meter: Meter, output: Path, *, without: str | None = None) -> Any:
+    """Train all weights with `unfreeze.train`, as the peers do.
+
+    Args:
+        job: As for every system.
+        meter: Measures `Engine.train`, which is what `Trainer.train` is to the peers.
+        output: Folder of the run.
+        without: A decision of unfreeze that is undone; one of `UNDONE`.
+
+    Returns:
+        The `unfreeze.TrainedRun`.
+    """
+    from unfreeze.api import train
+
+    phase = {
+        "span": "all",
+        "epochs": f"{job.epochs} epochs",
+        "learning_rate": job.rate,
+        "head_learning_rate": job.rate,
+        "layer_decay": 1,
+        "warmup_fraction": 0,
+    }
+    settings = [
+        "data.validation=0",
+        "train.early_stopping=false",
+        f"train.batch_size={job.batch_size}",
+        "train.weight_decay=0",
+        "train.max_length=512",
+        "baselines=false",
+    ]
+    undo, changed = UNDONE[without] if without else (contextlib.nullcontext, ())
+    with _metered(meter), undo():
+        return train(
+            [row._asdict() for row in job.rows],
+            model=job.model,
+            schedule=[phase],
+            output=output,
+            seed=job.seed,
+            settings=[*settings, *changed],
+        )
+
+
+@contextlib.contextmanager
+def _metered(meter: Meter) -> Iterator[None]:
+    from unfreeze.training.engine import Engine
+
+    train = Engine.train
+
+    def measured(engine: Engine) -> Any:
+        meter.watch(engine.model)
+        with meter:
+            return train(engine)
+
+    with mock.patch.object(Engine, "train", measured):
+        yield
+
+
+# single decisions, undone ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _without_memory_reuse() -> Iterator[None]:
+    """The C library keeps its defaults; only the number of threads is set."""
+    import torch
+
+    from unfreeze import api
+
+    with mock.patch.object(api, "set_up", torch.set_num_threads):
+        yield
+
+
+@contextlib.contextmanager
+def _without_bucketing() -> Iterator[None]:
+    """Batches of a plain shuffle; the plan's forecast too counts them so."""
+    from unfreeze import costs
+    from unfreeze.randomness import generator
+    from unfreeze.training import engine
+
+    def shuffled(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+        order = generator(seed, "order", epoch).permutation(len(lengths))
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    with mock.patch.object(engine, "epoch_batches", shuffled), mock.patch.object(costs, "epoch_batches", shuffled):
+        yield
+
+
+# Name to the patch and the settings that undo the decision.
+UNDONE: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[None]], tuple[str, ...]]] = {
+    "attention-dropout-off": (contextlib.nullcontext, (f"train.attention_dropout={_OWN_ATTENTION_DROPOUT}",)),
+    # 16 rows of 512 tokens: every batch is one micro-batch.
+    "micro-batches": (contextlib.nullcontext, ("train.micro_batch_tokens=8192",)),
+    "memory-reuse": (_without_memory_reuse, ()),
+    "bucketing": (_without_bucketing, ()),
+}
+
+
+# the other questions ---------------------------------------------------------------------------------------------
+
+
+def evaluation_memory(rows: int, folder: Path) -> dict[str, Any]:
+    """Peak memory of one evaluation pass over a stream of made-up rows, by a tiny model with random weights."""
+    from unfreeze.api import train
+    from unfreeze.evaluation import evaluate_rows
+
+    sample = [row.values for row in _made_up_rows(16)]
+    run = train(
+        [dict(values) for values in sample],
+        model=tiny_model(folder / "model"),
+        schedule="head",
+        output=folder / "run",
+        settings=["train.epochs=1", "data.validation=0", "baselines=false"],
+    )
+    using = run.predictor
+    meter = Meter()
+    with meter:
+        found = evaluate_rows(using.task, using.model, _made_up_rows(rows))
+    return {"rows": found.rows, "memory_bytes": meter.memory_bytes, "seconds": meter.seconds}
+
+
+def _made_up_rows(count: int) -> Iterator[Any]:
+    from unfreeze.types import Row
+
+    draw = np.random.default_rng(0)
+    for index in range(count):
+        words = draw.choice(_WORDS, size=int(draw.integers(2, 6)))
+        yield Row(index, {"text": " ".join(words), "label": "yes" if index % 2 else "no"}, f"made up {index}")
+
+
+def planned_and_happened(job: Job, schedule: str, folder: Path, process_seconds: Callable[[], float]) -> dict[str, Any]:
+    """What the plan forecasts against what the same call then takes."""
+    from unfreeze.api import train
+
+    run = train(
+        [row._asdict() for row in job.rows],
+        model=job.model,
+        schedule=schedule,
+        output=folder,
+        seed=job.seed,
+        settings=[f"train.epochs={job.epochs}"],
+    )
+    expected, found = run.plan["expected"], run.metrics
+    return {
+        "train_seconds": [expected.get("train_seconds"), found["train_runtime"]],
+        "total_seconds": [expected.get("total_seconds"), process_seconds()],
+        "memory_bytes": [expected.get("peak_memory_bytes"), found["train_peak_memory_bytes"]],
+    }
+
+
+def train_with_defaults(
+    data: Path, model: str, folder: Path, *, limit_seconds: float, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """``unfreeze train DATA --model M --output RUN`` and nothing else, in as many parts as it takes.
+
+    Args:
+        data: Folder of the data set.
+        model: As given to ``--model``.
+        folder: Of the run; one that is there is resumed.
+        limit_seconds: When it is asked to stop (SIGTERM), to go on at the next call.
+        settings: For tests alone, to make it small.
+
+    Raises:
+        Unfinished: The time was up.
+    """
+    from unfreeze.run import Run, is_run
+
+    if is_run(folder):
+        arguments = ["resume", str(folder)]
+    else:
+        arguments = ["train", str(data), "--model", model, "--output", str(folder)]
+        arguments += [part for setting in settings for part in ("--set", setting)]
+    _run_for(limit_seconds, [sys.executable, "-m", "unfreeze", *arguments])
+    run = Run(folder)
+    baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    compared = ("name", "metric", "value", "run_value", "difference")
+    return {
+        **{key: summary[key] for key in ("split", "metric", "value", "interval", "samples", "epochs")},
+        "train_rows": run.plan["data"]["rows"]["train"],
+        "train_seconds": run.metrics["train_runtime"],
+        "resumed": sum(1 for _ in run.events("resumed")),
+        "baselines": [{key: b[key] for key in compared} for b in baselines],
+    }
+
+
+def _run_for(limit_seconds: float, command: list[str]) -> None:
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=sys.stderr)
+    try:
+        status = process.wait(limit_seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise Unfinished(f"stopped after {time.monotonic() - started:.0f} s") from None
+    if status == 75:
+        raise Unfinished("stopped by a signal")
+    if status != 0:
+        raise RuntimeError(f"unfreeze ended with exit status {status}")
+
+
+def transfer(
+    data: Path, test: Sequence[LabelledText], model: str, folder: Path, *, seed: int, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Accuracy on the test rows after training with the default schedule, with the answers row by row."""
+    from unfreeze.api import train
+
+    run = train(data, model=model, output=folder, seed=seed, settings=[*settings, "baselines=false"])
+    right = right_answers([p.label for p in run.predict([row.text for row in test])], test)
+    return {"accuracy": right.count("1") / len(right), "right": right, "steps": run.metrics["train_steps"]}
+
+
+def random_twin(model: Path, folder: Path, seed: int) -> Path:
+    """The same architecture and tokenizer with random weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+
+    torch.manual_seed(seed)
+    AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder

@@ -1,0 +1,148 @@
+"""The peer: the Hugging Face Trainer, in three forms. No cell of it imports unfreeze, so that none pays for both.
+
+=====  =========================================================================================================
+form   what it is
+=====  =========================================================================================================
+``a``  the usual tutorial: ``map`` with ``padding="max_length", truncation=True``, the default collator
+``b``  the Trainer at its best: padded to the longest of a batch, batches of like length, fused AdamW
+``c``  ``b`` with attention dropout off, so that torch's quick attention kernel is used on a CPU
+=====  =========================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.material import Job
+from benchmarks.measure import Meter
+
+FORMS = ("a", "b", "c")
+LONGEST_TOKENS = 512
+# The rows that `datasets.Dataset.map` gives to a function at once: those that padding=True pads alike.
+MAP_ROWS = 1000
+
+
+@dataclass
+class Trained:
+    """What a peer's training left.
+
+    Attributes:
+        trainer: With its model.
+        encode: Texts to a data set it can predict on.
+        labels: Output to label.
+        share_of_steps: Part of the job's steps that was really made.
+    """
+
+    trainer: Any
+    encode: Callable[[Sequence[str]], Any]
+    labels: list[str]
+    share_of_steps: float
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text, in order."""
+        logits = self.trainer.predict(self.encode(texts)).predictions
+        return [self.labels[i] for i in logits.argmax(-1)]
+
+
+def fine_tune(job: Job, form: str, meter: Meter, output: Path, *, most_steps: int | None = None) -> Trained:
+    """Train, and write the model.
+
+    Args:
+        job: As for every system.
+        form: One of `FORMS`.
+        meter: Measures `Trainer.train`.
+        output: Folder for the model.
+        most_steps: Stop after so many steps. Only for form ``a``, whose steps are all of the same padded size, so that
+            the time of all follows from the time of some.
+    """
+    import transformers
+
+    transformers.set_seed(job.seed)
+    padding = "max_length" if form == "a" else False
+    tokenizer, encode = _encoding(job, padding)
+    rows = encode([row.text for row in job.rows]).add_column("label", [job.labels.index(r.label) for r in job.rows])
+    all_steps = job.epochs * -(-len(job.rows) // job.batch_size)
+    steps = min(most_steps or all_steps, all_steps)
+    trainer = transformers.Trainer(
+        _model(job, attention_dropout=form != "c"),
+        _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1),
+        train_dataset=rows,
+        data_collator=None if form == "a" else transformers.DataCollatorWithPadding(tokenizer),
+    )
+    meter.watch(trainer.model)
+    with meter:
+        trainer.train()
+    trainer.save_model()
+    return Trained(trainer, encode, job.labels, steps / all_steps)
+
+
+def try_padding_in_map(job: Job, output: Path) -> dict[str, Any]:
+    """The tutorial's other form, ``padding=True`` inside a batched map: does it get through its first steps?
+
+    It pads to the longest of the `MAP_ROWS` rows that are mapped together; a training batch then mixes rows of
+    different widths as soon as there are more rows than that.
+    """
+    import transformers
+
+    transformers.set_seed(job.seed)
+    _, encode = _encoding(job, padding=True)
+    rows = encode([row.text for row in job.rows]).add_column("label", [job.labels.index(r.label) for r in job.rows])
+    arguments = _arguments(job, output, by_length=False, max_steps=3)
+    trainer = transformers.Trainer(_model(job, attention_dropout=True), arguments, train_dataset=rows)
+    widths = sorted({len(ids) for ids in rows["input_ids"]})
+    try:
+        trainer.train()
+    except (ValueError, RuntimeError) as error:
+        return {"rows": len(job.rows), "widths": widths, "crashes": True, "error": f"{type(error).__name__}: {error}"}
+    return {"rows": len(job.rows), "widths": widths, "crashes": False, "error": ""}
+
+
+def _encoding(job: Job, padding: bool | str) -> tuple[Any, Callable[[Sequence[str]], Any]]:
+    import datasets
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+
+    def tokenize(rows: dict[str, list[str]]) -> Any:
+        return tokenizer(rows["text"], padding=padding, truncation=True, max_length=LONGEST_TOKENS)
+
+    def encode(texts: Sequence[str]) -> Any:
+        rows = datasets.Dataset.from_dict({"text": list(texts)})
+        return rows.map(tokenize, batched=True, batch_size=MAP_ROWS, remove_columns=["text"])
+
+    return tokenizer, encode
+
+
+def _model(job: Job, *, attention_dropout: bool) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    changed: dict[str, Any] = {} if attention_dropout else {"attention_probs_dropout_prob": 0.0}
+    # Trap: without dtype the weights keep the precision of the file, which may be half.
+    return AutoModelForSequenceClassification.from_pretrained(
+        job.model, num_labels=len(job.labels), dtype="float32", **changed
+    )
+
+
+def _arguments(job: Job, output: Path, *, by_length: bool, max_steps: int) -> Any:
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=job.epochs,
+        max_steps=max_steps,
+        per_device_train_batch_size=job.batch_size,
+        per_device_eval_batch_size=32,
+        learning_rate=job.rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0,
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="group_by_length" if by_length else "random",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=job.seed,
+    )

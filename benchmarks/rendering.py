@@ -1,0 +1,322 @@
+"""RESULTS.md from the records: one section a question, every record shown, the unfavourable ones too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks import cells
+from benchmarks.results import Record, Results, median, paired_difference
+
+NON_INFERIORITY_MARGIN = -0.015
+BUSY_SHARE = 0.1
+_SYSTEM_NAMES = {
+    "a": "a  Trainer, as the tutorial",
+    "b": "b  Trainer at its best",
+    "c": "c  b without attention dropout",
+    "u": "u  unfreeze",
+}
+Records = dict[str, Record]
+
+
+def render(results: Results) -> str:
+    """The page, in Markdown."""
+    latest = results.latest()
+    done = {name: record for name, record in latest.items() if record.state == "done"}
+    parts = [_head(latest)]
+    for title, section in _SECTIONS:
+        lines = section(done)
+        parts.append("\n".join([f"## {title}", "", *(lines or ["Not measured yet."])]))
+    parts.append(_not_done(latest))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(latest: Records) -> str:
+    lines = [
+        "# Results",
+        "",
+        "Made by `python -m benchmarks render` from the records in `results/`; what is compared, and how, stands in",
+        "`benchmarks/__init__.py`. Medians over rounds or seeds, with the range in brackets.",
+        "",
+    ]
+    if latest:
+        dates = sorted(record.date[:10] for record in latest.values())
+        lines.append(f"Measured {dates[0]} to {dates[-1]}.")
+    for text in dict.fromkeys(_machine(r.machine) for r in latest.values() if r.machine):
+        lines.append(f"- {text}")
+    busy = sorted(name for name, record in latest.items() if record.busy > BUSY_SHARE)
+    if busy:
+        lines += ["", f"**The machine was busy with other work when these cells started:** {', '.join(busy)}."]
+    return "\n".join(lines)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "
+        f"{machine['threads']} threads; {versions}; commit {machine['commit']}"
+    )
+
+
+def _not_done(latest: Records) -> str:
+    lines = ["## Not finished", ""]
+    for cell in cells.table():
+        record = latest.get(cell.name)
+        if record is not None and record.state == "failed":
+            lines.append(f"- `{cell.name}` failed: {record.values.get('cause', '')}")
+        elif record is not None and record.state == "partial":
+            lines.append(f"- `{cell.name}` goes on after {_duration(record.seconds)}")
+    missing = sum(cell.name not in latest for cell in cells.table())
+    if missing:
+        lines.append(f"- {missing} cells have not been run")
+    return "\n".join(lines if len(lines) > 2 else [*lines, "Nothing: every cell has its record."])
+
+
+# speed -----------------------------------------------------------------------------------------------------------
+
+
+def _speed(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data, rows in cells.SPEED_ROWS.items():
+        rounds = {s: _rounds(done, f"speed/{data}/{{}}/{s}") for s in cells.SYSTEMS}
+        if not any(rounds.values()):
+            continue
+        lines += [
+            f"**{data}**, {rows} rows, MiniLM, all weights, 1 epoch, batches of 16, rate 2e-5, seeds 1 to 3",
+            "",
+            "| system | training | whole process | memory above the loaded model | tokens computed / in the rows "
+            "| share of the machine's peak | training, times u | whole, times u |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [_speed_row(s, found, rounds["u"]) for s, found in rounds.items() if found]
+        lines += [*_speed_notes(rounds), ""]
+    return lines
+
+
+def _rounds(done: Records, name: str) -> dict[int, dict[str, Any]]:
+    return {n: done[name.format(n)].values for n in cells.ROUNDS if name.format(n) in done}
+
+
+def _speed_row(system: str, found: dict[int, dict[str, Any]], ours: dict[int, dict[str, Any]]) -> str:
+    values = list(found.values())
+    computed = median(v["computed_tokens"] / v["tokens"] for v in values)
+    return _row(
+        _SYSTEM_NAMES[system],
+        _seconds([v["training_seconds"] for v in values]),
+        _seconds([v["whole_seconds"] for v in values]),
+        f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+        f"{computed:.2f}",
+        f"{median(v['share_of_peak'] for v in values):.0%}",
+        _ratios(found, ours, "training_seconds"),
+        _ratios(found, ours, "whole_seconds"),
+    )
+
+
+def _ratios(found: dict[int, dict[str, Any]], base: dict[int, dict[str, Any]], key: str) -> str:
+    """Within rounds, so that a slow hour of the machine cancels."""
+    ratios = [found[n][key] / base[n][key] for n in found if n in base]
+    return _spread(ratios, "{:.2f}") if ratios else "-"
+
+
+def _speed_notes(rounds: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    notes = []
+    if any(v["share_of_steps"] < 1 for v in rounds["a"].values()):
+        notes.append(
+            f"a: {cells.TUTORIAL_STEPS} steps were made and the time of all follows from theirs, since each step is of "
+            "the same padded size."
+        )
+    for system, found in rounds.items():
+        if any(v["share_of_peak"] >= 1 for v in found.values()):
+            notes.append(f"**{system}: 100 % of the peak or more cannot be; these times are not to be trusted.**")
+        shared = [n for n in found if n in rounds["u"]]
+        slower = sum(found[n]["training_seconds"] < rounds["u"][n]["training_seconds"] for n in shared)
+        if slower:
+            notes.append(f"unfreeze trained slower than {system} in {slower} of {len(shared)} rounds.")
+    return ["", *notes] if notes else []
+
+
+def _without(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data, rows in cells.SPEED_ROWS.items():
+        ours = _rounds(done, f"speed/{data}/{{}}/u")
+        found = {d: _rounds(done, f"without/{data}/{{}}/{d}") for d in cells.UNDONE}
+        if not any(found.values()):
+            continue
+        lines += [
+            f"**{data}**, {rows} rows, as above; one decision of unfreeze undone at a time",
+            "",
+            "| without | training | training, times u | memory above the loaded model |",
+            "|---|---|---|---|",
+        ]
+        for decision, rounds in found.items():
+            if rounds:
+                seconds = _seconds([v["training_seconds"] for v in rounds.values()])
+                memory = f"{median(v['memory_bytes'] for v in rounds.values()) / 1e6:,.0f} MB"
+                lines.append(_row(decision, seconds, _ratios(rounds, ours, "training_seconds"), memory))
+        lines.append("")
+    return lines
+
+
+def _tutorial(done: Records) -> list[str]:
+    lines = []
+    for record in _of_kind(done, "tutorial"):
+        values = record.values
+        end = f"crashes: {values['error']}" if values["crashes"] else "runs"
+        widths = ", ".join(map(str, values["widths"]))
+        lines.append(f"- {record.cell}, {values['rows']} rows, padded to widths {widths}: {end}")
+    return lines
+
+
+# quality ---------------------------------------------------------------------------------------------------------
+
+
+def _accuracy(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data in ("sst2", "imdb"):
+        pairs = {
+            seed: (done[f"accuracy/{data}/{seed}/u"].values, done[f"accuracy/{data}/{seed}/b"].values)
+            for seed in cells.SEEDS
+            if f"accuracy/{data}/{seed}/u" in done and f"accuracy/{data}/{seed}/b" in done
+        }
+        if not pairs:
+            continue
+        first = next(iter(pairs.values()))[0]
+        lines += [
+            f"**{data}**, {first['train_rows']} training rows, {len(first['right'])} test rows",
+            "",
+            "| seed | unfreeze | Trainer (b) | difference in points, 95 % interval |",
+            "|---|---|---|---|",
+        ]
+        for seed, (ours, theirs) in pairs.items():
+            shown = _points(paired_difference([ours["right"]], [theirs["right"]]))
+            lines.append(_row(str(seed), f"{ours['accuracy']:.4f}", f"{theirs['accuracy']:.4f}", shown))
+        both = [[pair[i]["right"] for pair in pairs.values()] for i in (0, 1)]
+        difference = paired_difference(both[0], both[1])
+        means = [sum(pair[i]["accuracy"] for pair in pairs.values()) / len(pairs) for i in (0, 1)]
+        lines.append(_row("all", f"{means[0]:.4f}", f"{means[1]:.4f}", _points(difference)))
+        verdict = "above" if difference[1] > NON_INFERIORITY_MARGIN else "**not above**"
+        lines += ["", f"The lower bound is {verdict} {100 * NON_INFERIORITY_MARGIN:g} points.", ""]
+    return lines
+
+
+def _transfer(done: Records) -> list[str]:
+    lines: list[str] = []
+    for rows, weights in (("all", "pretrained"), ("200", "pretrained"), ("200", "random")):
+        names = [f"transfer/{rows}/{seed}/{weights}" for seed in cells.SEEDS]
+        values = [done[name].values["accuracy"] for name in names if name in done]
+        if values:
+            lines.append(_row(f"{rows} rows", weights, _spread(values, "{:.4f}"), str(len(values))))
+    if lines:
+        lines = ["| sst2, trained on | weights | test accuracy | seeds |", "|---|---|---|---|", *lines]
+    pairs = [
+        [done[f"transfer/200/{seed}/{w}"].values["right"] for w in ("pretrained", "random")]
+        for seed in cells.SEEDS
+        if all(f"transfer/200/{seed}/{w}" in done for w in ("pretrained", "random"))
+    ]
+    if pairs:
+        difference = paired_difference([p[0] for p in pairs], [p[1] for p in pairs])
+        lines += ["", f"Pretrained minus random weights on 200 rows: {_points(difference)} points."]
+    return lines
+
+
+def _defaults(done: Records) -> list[str]:
+    rows = []
+    for record in _of_kind(done, "defaults"):
+        _, data, model = record.cell.split("/")
+        values = record.values
+        interval = values["interval"]
+        shown = f"{values['value']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+        against = "<br>".join(
+            f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points(list(b['difference'].values()))}"
+            for b in values["baselines"]
+        )
+        size = f"{values['train_rows']:,} / {values['samples']:,} {values['split']}"
+        rows.append(_row(data, model, size, f"{values['metric']} {shown}", against, _duration(record.seconds)))
+    if not rows:
+        return []
+    return [
+        "`unfreeze train DATA --model M --output RUN`, no other option. Differences are the run's minus the",
+        "baseline's, in points, on the same rows, with a 95 % interval.",
+        "",
+        "| data | model | rows to train on / reported | figure, 95 % interval | baseline: difference | time |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+# memory and forecasts --------------------------------------------------------------------------------------------
+
+
+def _evaluation(done: Records) -> list[str]:
+    found = _of_kind(done, "evaluation")
+    lines = [_row(f"{r.values['rows']:,}", f"{r.values['memory_bytes'] / 1e6:,.1f} MB") for r in found]
+    if len(found) > 1:
+        few, many = found[0].values, found[-1].values
+        factor = many["memory_bytes"] / max(1, few["memory_bytes"])
+        lines += ["", f"{many['rows'] / few['rows']:g} times the rows took {factor:.2f} times the memory."]
+    return ["| rows | memory above the loaded model |", "|---|---|", *lines] if lines else []
+
+
+def _plans(done: Records) -> list[str]:
+    lines = []
+    for record in _of_kind(done, "plan"):
+        v = record.values
+        lines.append(
+            _row(
+                record.cell.removeprefix("plan/"),
+                _forecast(v["train_seconds"], 1, "s"),
+                _forecast(v["total_seconds"], 1, "s"),
+                _forecast(v["memory_bytes"], 1e6, "MB"),
+            )
+        )
+    head = ["| run | training | whole | memory at the peak |", "|---|---|---|---|"]
+    return ["Forecast, what happened, and happened / forecast.", "", *head, *lines] if lines else []
+
+
+def _forecast(pair: Sequence[float | None], unit: float, name: str) -> str:
+    expected, happened = pair
+    if expected is None or happened is None:
+        return "no forecast"
+    return f"{expected / unit:,.0f} {name}, {happened / unit:,.0f} {name}, {happened / max(expected, 1e-9):.2f}"
+
+
+# words and numbers -----------------------------------------------------------------------------------------------
+
+
+def _of_kind(done: Records, kind: str) -> list[Record]:
+    """In the order of the table."""
+    return [done[c.name] for c in cells.table() if c.kind == kind and c.name in done]
+
+
+def _row(*values: str) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    shown = form.format(median(values))
+    return shown if len(values) < 2 else f"{shown} [{form.format(min(values))}, {form.format(max(values))}]"
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return _spread(values, "{:.1f}") + " s"
+
+
+def _points(difference: Sequence[float]) -> str:
+    value, low, high = (100 * d for d in difference)
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+_SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
+    ("Full fine-tuning: time and memory", _speed),
+    ("What each decision contributes", _without),
+    ("The tutorial's padding=True inside map", _tutorial),
+    ("Accuracy beside the Trainer", _accuracy),
+    ("Without any option", _defaults),
+    ("What the builtin model brings", _transfer),
+    ("Memory of an evaluation", _evaluation),
+    ("Forecasts of the plan", _plans),
+)

@@ -1,0 +1,287 @@
+"""Recording: one pass over the rows that stores what enters every boundary asked for; and the check that it is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unfreeze import durable
+from unfreeze.activations.boundary import (
+    Boundary,
+    capturing,
+    entry_module,
+    positions_read,
+    run_to_boundary,
+)
+from unfreeze.activations.replay import Replay
+from unfreeze.activations.store import Store, Writer, make_room, only_builder, stored_bytes
+from unfreeze.data.loading import length_batches
+from unfreeze.models.layers import HEAD, LayerGroups
+from unfreeze.tasks.base import Task
+from unfreeze.types import Example
+
+# Relative to the largest output. In float32 the replay does the same arithmetic; half precision rounds the input.
+TOLERANCE_FLOAT32 = 1e-5
+TOLERANCE_HALF = 1e-2
+SAME_TOP_CLASS = 0.99
+PROBE_ROWS = 24
+
+
+class Refused(Exception):
+    """The frozen part cannot be recorded for this model; the message says why, for the user."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A boundary that was found, and replayed truly.
+
+    Attributes:
+        boundary: Where.
+        dtype: The precision in which stored values reproduce the outputs.
+        error: Largest difference of the outputs, relative to the largest output, in that precision.
+    """
+
+    boundary: Boundary
+    dtype: str
+    error: float
+
+
+def find_boundary(
+    task: Task, model: nn.Module, groups: LayerGroups, group: str, examples: Sequence[Example]
+) -> Boundary:
+    """The boundary below `group`.
+
+    Args:
+        examples: A few rows of different lengths.
+
+    Raises:
+        Refused: Where the model has no single place that could be recorded.
+    """
+    inputs = task.collate(list(examples)).inputs
+    model.eval()
+    module = entry_module(groups, model, group, inputs)
+    if module is None:
+        raise Refused(f"no single module of this model is entered at {group}")
+    with torch.no_grad(), capturing(model, [module]) as found:
+        run_to_boundary(model, inputs)
+    width = int(found[module].shape[-1])
+    reads = positions_read(model, module, inputs) if group == HEAD else "all"
+    if reads != "vector" and found[module].ndim != 3:
+        raise Refused(f"what enters {group} is not one vector a token, but {tuple(found[module].shape)}")
+    below = groups.names[: groups.names.index(group)]
+    return Boundary(group, module, tuple(below), reads, width)
+
+
+def check(
+    task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
+) -> Checked:
+    """Compare replayed outputs with those of the full forward, in float32 and then in half precision.
+
+    Raises:
+        Refused: Where they disagree in float32: a later layer needs more than what enters the boundary.
+    """
+    try:
+        return _check(task, model, groups, boundary, examples)
+    except (AssertionError, RuntimeError, IndexError, TypeError, ValueError) as error:
+        # A model that does more between its layers than stand-ins can imitate fails in its own way.
+        raise Refused(f"this model cannot be replayed at {boundary.group}: {str(error).splitlines()[0]}") from error
+
+
+def _check(
+    task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
+) -> Checked:
+    batch = task.collate(list(examples))
+    model.eval()
+    with torch.no_grad():
+        full = task.predict(model, batch)
+        with capturing(model, [boundary.module]) as found:
+            run_to_boundary(model, batch.inputs)
+    lengths = np.asarray([e.length for e in examples])
+    recorded = _kept_positions(found[boundary.module], boundary, lengths)
+    shown = task.collate([shortened(e, boundary) for e in examples]) if boundary.reads != "all" else batch
+    replay = Replay(model, groups, boundary, inputs_like(task, examples))
+
+    def replayed(values: torch.Tensor) -> torch.Tensor:
+        replay.current = values
+        with replay.installed(), torch.no_grad():
+            return task.predict(model, shown)
+
+    exact = _difference(full, replayed(recorded))
+    if not exact <= TOLERANCE_FLOAT32:
+        raise Refused(
+            f"replaying at {boundary.group} changes the outputs by {exact:.1g} (relative; {TOLERANCE_FLOAT32:g} allowed): "
+            "a layer above needs more than the hidden states"
+        )
+    half = recorded.to(torch.float16)
+    if torch.isfinite(half).all():
+        answers = replayed(half.float())
+        error = _difference(full, answers)
+        same = (full.argmax(-1) == answers.argmax(-1)).float().mean() if full.shape[-1] > 1 else torch.ones(())
+        if error <= TOLERANCE_HALF and float(same) >= SAME_TOP_CLASS:
+            return Checked(boundary, "float16", error)
+    return Checked(boundary, "float32", exact)
+
+
+def probe_rows(examples: Sequence[Example], seed: int) -> list[Example]:
+    """The shortest, the longest and random rows together."""
+    lengths = np.asarray([e.length for e in examples])
+    drawn = np.random.default_rng(seed).choice(len(examples), min(len(examples), PROBE_ROWS - 2), replace=False)
+    chosen = dict.fromkeys([int(lengths.argmin()), int(lengths.argmax()), *map(int, drawn)])
+    return [examples[i] for i in chosen]
+
+
+def record(
+    task: Task,
+    model: nn.Module,
+    checked: Sequence[Checked],
+    examples: Sequence[Example],
+    places: Sequence[Path],
+    facts: Sequence[dict[str, Any]],
+    *,
+    budget_bytes: int,
+    budget_tokens: int,
+    reuse: bool,
+    say: Callable[[str], None],
+    on_row: Callable[[int], None] = lambda rows: None,
+) -> list[Store]:
+    """Stores of all boundaries, in one pass over the rows; those that are there already are used again.
+
+    Args:
+        checked: Boundaries from the input upwards.
+        places: Folder of each boundary's store; its name is the key.
+        facts: What each store depends on, written with it.
+        budget_bytes: Of all stores together; the least recently used make room.
+        budget_tokens: Of one forward.
+        reuse: Whether a store of another run may be used.
+        say: Told what is done unasked.
+        on_row: Told the number of rows done; may raise to stop.
+
+    Raises:
+        Refused: The budget is too small, or a value is not finite.
+        ResourceError: E-DISK.
+    """
+    lengths = np.asarray([e.length for e in examples])
+    parent = places[0].parent
+    with only_builder(parent, places[-1].name, say):
+        found: dict[int, Store] = {}
+        for i, place in enumerate(places):
+            store, problem = Store.open(place) if reuse else (None, None)
+            if problem is not None:
+                say(f"the recorded activations {place.name[:8]} are recorded anew: {problem}")
+                durable.remove(place)
+            if store is not None:
+                found[i] = store
+        missing = [i for i in range(len(places)) if i not in found]
+        if missing:
+            _make(task, model, [checked[i] for i in missing], examples, lengths, [places[i] for i in missing],
+                  [facts[i] for i in missing], budget_bytes, budget_tokens, say, on_row)  # fmt: skip
+        return [found[i] if i in found else Store(places[i]) for i in range(len(places))]
+
+
+def _make(
+    task: Task,
+    model: nn.Module,
+    checked: Sequence[Checked],
+    examples: Sequence[Example],
+    lengths: np.ndarray,
+    places: Sequence[Path],
+    facts: Sequence[dict[str, Any]],
+    budget_bytes: int,
+    budget_tokens: int,
+    say: Callable[[str], None],
+    on_row: Callable[[int], None],
+) -> None:
+    kept = [lengths if c.boundary.reads == "all" else np.ones_like(lengths) for c in checked]
+    wanted = sum(stored_bytes(k, c.boundary.width, c.dtype) for k, c in zip(kept, checked, strict=True))
+    if wanted > budget_bytes:
+        raise Refused(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget_bytes / 1e6:,.0f} MB")
+    for key in make_room(places[0].parent, wanted, budget_bytes):
+        say(f"the recorded activations {key[:8]} of an earlier run made room")
+
+    def fill(position: int, stagings: list[Path]) -> None:
+        """Open one staging folder inside the next, so that all are published or none is half-written."""
+        if position < len(places):
+            durable.publish(places[position], lambda staging: fill(position + 1, [*stagings, staging]))
+            return
+        writers = [
+            Writer(staging, k, c.boundary.width, c.dtype) for staging, k, c in zip(stagings, kept, checked, strict=True)
+        ]
+        _pass(task, model, checked, examples, lengths, writers, budget_tokens, on_row)
+        for writer, fact in zip(writers, facts, strict=True):
+            writer.close(fact)
+
+    fill(0, [])
+
+
+def _pass(
+    task: Task,
+    model: nn.Module,
+    checked: Sequence[Checked],
+    examples: Sequence[Example],
+    lengths: np.ndarray,
+    writers: Sequence[Writer],
+    budget_tokens: int,
+    on_row: Callable[[int], None],
+) -> None:
+    modules = [c.boundary.module for c in checked]
+    device = next(model.parameters()).device
+    model.eval()
+    done = 0
+    with capturing(model, modules) as found:
+        for part in length_batches(lengths, budget_tokens):
+            batch = task.collate([examples[i] for i in part]).to(device)
+            run_to_boundary(model, batch.inputs)
+            for c, writer in zip(checked, writers, strict=True):
+                kept = _kept_positions(found[c.boundary.module], c.boundary, lengths[part])
+                values = kept.cpu().numpy().astype(writer.values.dtype)
+                if not np.isfinite(values).all():
+                    raise Refused(f"a value that enters {c.boundary.group} is not finite in {c.dtype}")
+                for row, i in enumerate(part):
+                    one = values[row, : lengths[i]] if c.boundary.reads == "all" else values[row].reshape(1, -1)
+                    writer.put(int(i), one)
+            done += len(part)
+            on_row(done)
+
+
+def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarray) -> torch.Tensor:
+    """(batch, length, width), (batch, 1, width) or (batch, width): what is read above the boundary."""
+    if boundary.reads == "first":
+        return hidden[:, :1]
+    if boundary.reads == "last":
+        return hidden[torch.arange(len(lengths)), torch.as_tensor(lengths) - 1].unsqueeze(1)
+    return hidden
+
+
+def shortened(example: Example, boundary: Boundary) -> Example:
+    """The example with the one token that is read: the model then pads, masks and pools a row of length 1."""
+    if boundary.reads == "all":
+        return example
+    place = example.length - 1 if boundary.reads == "last" else 0
+    inputs = {k: v[place : place + 1] for k, v in example.inputs.items()}
+    return Example(inputs, example.target, example.row, 1, part=example.part, is_cut=example.is_cut)
+
+
+def inputs_like(task: Task, examples: Sequence[Example]) -> Callable[[int, int], dict[str, torch.Tensor]]:
+    """Valid model inputs of any size, made from a real row."""
+    ids = max(examples, key=lambda e: e.length).inputs["input_ids"]
+
+    def make(rows: int, tokens: int) -> dict[str, torch.Tensor]:
+        repeated = np.resize(ids, tokens).astype(np.int32)
+        example = Example({"input_ids": repeated}, examples[0].target, examples[0].row, tokens)
+        return task.collate([example] * rows).inputs
+
+    return make
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest absolute difference, relative to the largest output; infinite where a value is not finite."""
+    a, b = a.float(), b.float()
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        return float("inf")
+    return float((a - b).abs().max() / a.abs().max().clamp(min=1e-12))

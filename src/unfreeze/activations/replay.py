@@ -1,0 +1,148 @@
+"""Replaying: the modules below a boundary become cheap stand-ins, and recorded tensors enter at the boundary.
+
+The model's own forward runs as always, so that masks, positions and rotary embeddings are computed by the model itself.
+A module with weights below the boundary returns zeros of the shape it would return; modules without weights really run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from unfreeze.activations.boundary import Boundary, _replaced, first_tensor
+from unfreeze.models.layers import LayerGroups
+
+# Sizes by which the batch and the length are told apart from the fixed dimensions of an output.
+_SIZES = ((2, 5), (3, 7))
+
+
+class Replay:
+    """Feeds recorded tensors to a model in place of its frozen part.
+
+    Args:
+        model: Whose groups below the boundary are frozen and in eval mode.
+        groups: Of the model.
+        boundary: Where to feed.
+        inputs: Makes valid model inputs of (rows, tokens), to learn the shapes of the outputs below.
+
+    Use `installed` around training and evaluation, and set `current` before each forward.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: LayerGroups,
+        boundary: Boundary,
+        inputs: Callable[[int, int], dict[str, torch.Tensor]],
+    ) -> None:
+        self.model, self.boundary = model, boundary
+        self._current: torch.Tensor | None = None
+        self._is_fed = False
+        self._stand_ins: list[tuple[nn.Module, Callable[..., Any]]] = []
+        below = [m for name in boundary.below for m in groups.modules(name)]
+        modules = [m for m in below if any(True for _ in m.parameters())]
+        shapes = [_output_shapes(model, modules, inputs(*size)) for size in _SIZES]
+        for module in modules:
+            # A module that the forward does not call (an unused embedding) needs no stand-in.
+            if id(module) in shapes[0]:
+                self._stand_ins.append((module, _stand_in(shapes[0][id(module)], shapes[1][id(module)], self)))
+
+    @property
+    def current(self) -> torch.Tensor | None:
+        """What the next forward reads at the boundary."""
+        return self._current
+
+    @current.setter
+    def current(self, recorded: torch.Tensor | None) -> None:
+        self._current, self._is_fed = recorded, False
+
+    @contextmanager
+    def installed(self) -> Iterator[Replay]:
+        """Inside the block the model reads `current` at the boundary; afterwards it is itself again."""
+        entry = self.model.get_submodule(self.boundary.module)
+        handle = entry.register_forward_pre_hook(self._feed, with_kwargs=True)
+        for module, stand_in in self._stand_ins:
+            module.forward = stand_in  # type: ignore[method-assign]
+        try:
+            yield self
+        finally:
+            handle.remove()
+            for module, _ in self._stand_ins:
+                del module.forward
+
+    def _feed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._is_fed:
+            return None  # the module is called again further up (one dropout used twice)
+        self._is_fed = True
+        assert self.current is not None, "no recorded tensor was set for this forward"
+        entering = first_tensor(args, kwargs)
+        recorded = self.current.to(entering.dtype)
+        assert recorded.shape == entering.shape, f"recorded {tuple(recorded.shape)}, wanted {tuple(entering.shape)}"
+        return _replaced(args, kwargs, entering, recorded)
+
+
+def _output_shapes(model: nn.Module, modules: list[nn.Module], inputs: dict[str, torch.Tensor]) -> dict[int, Any]:
+    """Each module's output as a tree of (shape, dtype) for one forward."""
+    found: dict[int, Any] = {}
+
+    def hook(module: nn.Module, args: Any, output: Any) -> None:
+        found[id(module)] = pytree.tree_map_only(torch.Tensor, lambda t: _Shape(tuple(t.shape), t.dtype), output)
+
+    handles = [m.register_forward_hook(hook) for m in modules]
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    rows, tokens = inputs["input_ids"].shape
+    return {key: (value, rows, tokens) for key, value in found.items()}
+
+
+class _Shape:
+    """A leaf: the shape and type of a tensor."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.shape, self.dtype = shape, dtype
+
+
+def _stand_in(one: tuple[Any, int, int], two: tuple[Any, int, int], replay: Replay) -> Callable[..., Any]:
+    """A forward that returns zeros shaped like the module's output for whatever batch comes.
+
+    Dimensions that changed between the two sizes as the batch or the length did are taken from the current batch; the
+    current batch is read off the recorded tensor.
+    """
+    (tree_one, rows_one, tokens_one), (tree_two, rows_two, tokens_two) = one, two
+    leaves_one, structure = pytree.tree_flatten(tree_one)
+    leaves_two, _ = pytree.tree_flatten(tree_two)
+    plans = []
+    for a, b in zip(leaves_one, leaves_two, strict=True):
+        if not isinstance(a, _Shape):
+            plans.append(a)
+            continue
+        sizes: list[int | str] = []
+        for x, y in zip(a.shape, b.shape, strict=True):
+            if x == y:
+                sizes.append(x)
+            else:
+                sizes.append("rows" if (x, y) == (rows_one, rows_two) else "tokens")
+        plans.append((tuple(sizes), a.dtype))
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        assert replay.current is not None
+        device = replay.current.device
+        now = {"rows": replay.current.shape[0], "tokens": replay.current.shape[1] if replay.current.ndim == 3 else 1}
+        leaves = [
+            torch.zeros((), dtype=plan[1], device=device).expand([now.get(s, s) for s in plan[0]])  # type: ignore[call-overload]
+            if isinstance(plan, tuple)
+            else plan
+            for plan in plans
+        ]
+        return pytree.tree_unflatten(leaves, structure)
+
+    return forward

@@ -1,0 +1,82 @@
+"""Sources of batches: rows that go through the whole model, or rows whose frozen part was recorded.
+
+The engine and the evaluation know only `Rows`: `batch` makes a batch of examples, `loss` gives the task's loss on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unfreeze.activations.record import Checked, shortened
+from unfreeze.activations.replay import Replay
+from unfreeze.activations.store import Store
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch, Example, LossOutput
+
+
+class Rows:
+    """Encoded rows of one split, as they are.
+
+    Attributes:
+        examples: In the order of the rows.
+        lengths: Of the examples in tokens, (examples,): buckets and order are made of them, recorded or not.
+    """
+
+    def __init__(self, task: Task, examples: Sequence[Example]) -> None:
+        self.task, self.examples = task, examples
+        self.lengths = np.asarray([e.length for e in examples], dtype=np.int64)
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        return self.task.collate(examples)
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        return self.task.loss(model, batch)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Held open while batches of this source go through the model."""
+        yield
+
+
+class RecordedRows(Rows):
+    """Rows whose tensors at a boundary are read from a store.
+
+    Args:
+        rows: The same rows as they are.
+        checked: The boundary.
+        store: One entry for each example.
+        replay: Of the model that is trained; shared by the training and the validation rows of a phase.
+    """
+
+    def __init__(self, rows: Rows, checked: Checked, store: Store, replay: Replay) -> None:
+        self.task, self.lengths = rows.task, rows.lengths
+        self.boundary, self.store, self.replay = checked.boundary, store, replay
+        self.examples = [shortened(e, checked.boundary) for e in rows.examples]
+        self._position = {(e.row, e.part): i for i, e in enumerate(self.examples)}
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        batch = self.task.collate(examples)
+        positions = [self._position[e.row, e.part] for e in examples]
+        if self.boundary.reads == "all":
+            recorded = self.store.padded(positions, batch.inputs["input_ids"].shape[1])
+        else:
+            recorded = self.store.vectors(positions)
+            if self.boundary.reads != "vector":
+                recorded = recorded[:, None]
+        return replace(batch, recorded=torch.from_numpy(recorded))
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        self.replay.current = batch.recorded
+        return self.task.loss(model, batch)
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        with self.replay.installed():
+            yield

@@ -1,0 +1,185 @@
+"""Recorded tensors on disk: ragged, memory-mapped, keyed by everything they depend on.
+
+::
+
+    FOLDER/<key>/  values.bin   rows one after another, each (tokens, width) in the stored precision
+                   starts.npy   (rows + 1,) int64: first token of each row
+                   store.json   what was recorded, from what
+                   manifest.json
+
+A store is published whole or not at all, and verified by checksum when it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unfreeze import durable
+
+FORMAT_VERSION = 1
+DTYPES = {"float16": np.float16, "float32": np.float32}
+
+
+def default_folder() -> Path:
+    """Where stores lie unless the recipe says otherwise: ``$UNFREEZE_CACHE`` or the user's cache folder."""
+    named = os.environ.get("UNFREEZE_CACHE")
+    if named:
+        return Path(named) / "activations"
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "unfreeze" / "activations"
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """A short name for everything the recorded values depend on."""
+    text = durable.to_json({"format": FORMAT_VERSION, **facts}, indent=2)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Store:
+    """One recorded boundary of one set of rows.
+
+    Args:
+        folder: Published by `write`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        self.starts: np.ndarray = np.load(folder / "starts.npy")
+        self.width = int(self.facts["width"])
+        dtype = DTYPES[self.facts["dtype"]]
+        shape = (int(self.starts[-1]), self.width)
+        self.values = np.memmap(folder / "values.bin", dtype=dtype, mode="r", shape=shape)
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[Store | None, str | None]:
+        """The store, or None with the reason why it cannot be used (None where it is simply not there)."""
+        if not folder.is_dir():
+            return None, None
+        problem = durable.verify(folder)
+        if problem is not None:
+            return None, problem
+        os.utime(folder)
+        return cls(folder), None
+
+    @property
+    def bytes(self) -> int:
+        return int(self.values.nbytes + self.starts.nbytes)
+
+    def padded(self, rows: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+        """The recorded tensors of some rows, zero-padded on the right: (rows, length, width) float32."""
+        padded = np.zeros((len(rows), length, self.width), dtype=np.float32)
+        for i, row in enumerate(rows):
+            start, end = self.starts[row], self.starts[row + 1]
+            padded[i, : end - start] = self.values[start:end]
+        return padded
+
+    def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """One recorded position a row: (rows, width) float32."""
+        return np.asarray(self.values[self.starts[np.asarray(rows)]], dtype=np.float32)
+
+
+@dataclass
+class Writer:
+    """Takes rows in any order and writes them to their place."""
+
+    folder: Path
+    lengths: np.ndarray
+    width: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        shape = (int(self.starts[-1]), self.width)
+        self.values = np.memmap(self.folder / "values.bin", dtype=DTYPES[self.dtype], mode="w+", shape=shape)
+
+    def put(self, row: int, values: np.ndarray) -> None:
+        """Store one row, (tokens, width)."""
+        self.values[self.starts[row] : self.starts[row + 1]] = values
+
+    def close(self, facts: Mapping[str, Any]) -> None:
+        self.values.flush()
+        np.save(self.folder / "starts.npy", self.starts)
+        durable.write_json(self.folder / "store.json", {**facts, "width": self.width, "dtype": self.dtype})
+
+
+def stored_bytes(lengths: np.ndarray, width: int, dtype: str) -> int:
+    """What a store of rows of these lengths takes on disk."""
+    return int(lengths.sum()) * width * np.dtype(DTYPES[dtype]).itemsize + 8 * (len(lengths) + 1)
+
+
+@contextlib.contextmanager
+def only_builder(folder: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time records a key; others wait. The lock goes with its process, so it is never stale."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f".lock-{key}", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another run records the same rows; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One store as `unfreeze cache` lists it."""
+
+    key: str
+    bytes: int
+    used: float
+    facts: dict[str, Any]
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All stores in a folder, the least recently used first."""
+    found = []
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if path.is_dir() and not path.name.startswith(".") and (path / "store.json").is_file():
+            size = sum(f.stat().st_size for f in path.iterdir())
+            facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            found.append(Entry(path.name, size, path.stat().st_mtime, facts))
+    return sorted(found, key=lambda e: e.used)
+
+
+def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Sequence[str] = ()) -> list[str]:
+    """Remove the least recently used stores until `wanted_bytes` fit the budget.
+
+    Returns:
+        Keys that were removed.
+    """
+    found = entries(folder)
+    total, gone = sum(e.bytes for e in found), []
+    for entry in found:
+        if total + wanted_bytes <= budget_bytes:
+            break
+        # A store used within the last minutes may be open in another run.
+        if entry.key in keep or time.time() - entry.used < 600:
+            continue
+        durable.remove(folder / entry.key)
+        gone.append(entry.key)
+        total -= entry.bytes
+    return gone
+
+
+def clear(folder: Path) -> int:
+    """Remove all stores; returns the bytes freed."""
+    freed = sum(e.bytes for e in entries(folder))
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return freed

@@ -1,0 +1,134 @@
+"""A model's answers as people keep them: a line in the terminal, or a file with the labels beside their own columns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from unfreeze import api
+from unfreeze.data.sources import read
+from unfreeze.errors import DataError, ResourceError
+from unfreeze.report.wording import visible
+from unfreeze.run import Run
+from unfreeze.types import Prediction
+
+SUFFIXES = (".csv", ".jsonl")
+
+
+def as_record(prediction: Prediction, top_k: int) -> dict[str, Any]:
+    """``label``, ``probability``, the task's own fields and, for `top_k` above 1, ``top``: the best labels."""
+    record = {"label": prediction.label, "probability": prediction.probability, **prediction.extra}
+    if top_k > 1:
+        record["top"] = dict(list(prediction.scores.items())[:top_k])
+    return record
+
+
+def as_line(record: Mapping[str, Any]) -> str:
+    """A record on one line; what does not print is shown as an escape."""
+    label = record["label"]
+    if isinstance(label, list):
+        label = ", ".join(label) or "(none)"
+    shown = label if isinstance(label, str) else f"{label:.4g}"
+    if record["probability"] is not None:
+        shown += f"  {record['probability']:.3f}"
+    if "top" in record:
+        shown += "   " + "  ".join(f"{name} {value:.3f}" for name, value in record["top"].items())
+    return visible(shown)
+
+
+def check_target(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done.
+
+    Raises:
+        DataError: E-RUN-EXISTS, E-DATA-FORMAT, E-DATA-MISSING.
+    """
+    if path.exists():
+        free = next(p for n in range(2, 10**6) if not (p := path.with_stem(f"{path.stem}-{n}")).exists())
+        what = "the output file exists already; it is not overwritten"
+        raise DataError("RUN-EXISTS", what, where=str(path), remedy=f"--output {free}")
+    if path.suffix.lower() not in SUFFIXES:
+        remedy = f"--output {path.with_suffix('.csv')}"
+        raise DataError("DATA-FORMAT", "answers are written as .csv or .jsonl", where=str(path), remedy=remedy)
+    if not path.parent.is_dir():
+        what = f"there is no folder {str(path.parent)!r} to write into"
+        raise DataError("DATA-MISSING", what, where=str(path), remedy=f"mkdir -p {path.parent}")
+
+
+def write(path: Path, run: str | Run, data: Any, *, top_k: int = 1, encoding: str | None = None) -> int:
+    """Write every row of `data` with its answer; the file appears when it is complete.
+
+    The user's own columns come first and keep their names; an answer of the same name is called ``predicted_...``.
+
+    Args:
+        path: A .csv or .jsonl file that does not exist.
+        run: A finished run, or its folder.
+        data: As for `api.predict`.
+        top_k: Also the k best labels.
+        encoding: Of text files that are not UTF-8.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        DataError: As `check_target` and `api.predict`.
+        ResourceError: E-DISK; nothing is left behind.
+    """
+    check_target(path)
+    splits = read(data, encoding=encoding, wanted="test")
+    rows = splits.test if splits.test is not None else splits.train
+    records = (as_record(p, top_k) for p in api.predict(run, data, encoding=encoding))
+    merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
+    staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
+    try:
+        with open(staged, "w", encoding="utf-8", newline="") as handle:
+            put = _json_lines(handle) if path.suffix.lower() == ".jsonl" else _csv_rows(handle)
+            count = _put_all(merged, put)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(staged, path)
+    except OSError as error:
+        what = f"the answers cannot be written: {error.strerror or error}"
+        raise ResourceError("DISK", what, where=str(path), remedy="make room, or choose another --output") from None
+    finally:
+        staged.unlink(missing_ok=True)
+    return count
+
+
+def _put_all(rows: Iterable[dict[str, Any]], put: Callable[[dict[str, Any]], None]) -> int:
+    count = 0
+    for row in rows:
+        put(row)
+        count += 1
+    return count
+
+
+def _beside(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    return {**own, **{(f"predicted_{name}" if name in own else name): value for name, value in record.items()}}
+
+
+def _json_lines(handle: TextIO) -> Callable[[dict[str, Any]], None]:
+    def put(row: dict[str, Any]) -> None:
+        handle.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    return put
+
+
+def _csv_rows(handle: TextIO) -> Callable[[dict[str, Any]], None]:
+    writer: csv.DictWriter[str] | None = None
+
+    def put(row: dict[str, Any]) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = csv.DictWriter(handle, list(row), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+
+    return put
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value

@@ -1,0 +1,221 @@
+"""Where a phase's inputs come from: the rows themselves, or what was recorded of their frozen part.
+
+The plan says which phases are to be recorded; here the boundary is found, checked on a probe, recorded once for all
+phases that can share the pass, and refused, with the reason, where the check does not agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
+from unfreeze.activations.replay import Replay
+from unfreeze.activations.rows import RecordedRows, Rows
+from unfreeze.activations.store import Store, key_of
+from unfreeze.errors import ResourceError
+from unfreeze.models.layers import LayerGroups
+from unfreeze.plan import PlannedPhase, Settings
+from unfreeze.tasks.base import Task
+from unfreeze.types import Example
+
+FROM_ROWS = "rows"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The inputs of one phase.
+
+    Attributes:
+        train, validation: Of one kind, recorded or not.
+        description: ``rows``, or boundary and precision; part of the training state.
+    """
+
+    train: Rows
+    validation: Rows | None
+    description: str
+
+
+class Sources:
+    """Gives each phase its source.
+
+    Args:
+        task, model, groups: As the engine has them.
+        phases, settings: Of the plan.
+        train, validation: The rows as they are.
+        tell: Gets ``notice`` and ``recorded`` events.
+        check_stop: Called while recording; may raise.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: torch.nn.Module,
+        groups: LayerGroups,
+        phases: Sequence[PlannedPhase],
+        settings: Settings,
+        train: Rows,
+        validation: Rows | None,
+        tell: Callable[..., None],
+        check_stop: Callable[[], None],
+    ) -> None:
+        self.task, self.model, self.groups = task, model, groups
+        self.phases, self.settings = list(phases), settings
+        self.rows = Source(train, validation, FROM_ROWS)
+        self.tell, self.check_stop = tell, check_stop
+        self._made: dict[str, tuple[Checked, list[Store]]] = {}
+        self._refused: set[str] = set()
+
+    def of(self, index: int) -> Source:
+        """The source of a phase; the model is in the state in which the phase begins."""
+        boundary = self.phases[index].boundary
+        if boundary is None or boundary in self._refused:
+            return self.rows
+        if boundary not in self._made:
+            self._record_from(index)
+        if boundary not in self._made:
+            return self.rows
+        checked, stores = self._made[boundary]
+        replay = Replay(self.model, self.groups, checked.boundary, inputs_like(self.task, self.rows.train.examples))
+        train = RecordedRows(self.rows.train, checked, stores[0], replay)
+        rows = self.rows.validation
+        validation = RecordedRows(rows, checked, stores[1], replay) if rows is not None else None
+        return Source(train, validation, f"{checked.boundary.group}, {checked.dtype}")
+
+    # recording ---------------------------------------------------------------------------------------------------
+
+    def _record_from(self, index: int) -> None:
+        """Record this phase's boundary and, in the same pass, those of later phases that are still untouched."""
+        wanted = [b for b in self._sharing(index) if b not in self._refused]
+        checked = [c for c in map(self._checked, wanted) if c is not None]
+        if not checked:
+            return
+        try:
+            stores = [
+                self._recorded(checked, rows) for rows in (self.rows.train, self.rows.validation) if rows is not None
+            ]
+        except (Refused, ResourceError) as error:
+            reason = error.what if isinstance(error, ResourceError) else str(error)
+            self._refuse([c.boundary.group for c in checked], reason)
+            return
+        for position, c in enumerate(checked):
+            own = [made[position] for made in stores]
+            self._made[c.boundary.group] = (c, own)
+            size = sum(s.bytes for s in own)
+            self.tell(
+                "recorded",
+                boundary=c.boundary.group,
+                reads=c.boundary.reads,
+                precision=c.dtype,
+                bytes=size,
+                error=c.error,
+            )
+
+    def _sharing(self, index: int) -> list[str]:
+        """Boundaries of this and later phases below which nothing trains in between, from the input upwards."""
+        order = list(self.groups.names)
+        found: set[str] = set()
+        trained: set[str] = set()
+        for phase in self.phases[index:]:
+            boundary = phase.boundary
+            if boundary is not None and not trained & set(order[: order.index(boundary)]):
+                found.add(boundary)
+            trained |= set(phase.learning_rates)
+        return sorted(found, key=order.index)
+
+    def _checked(self, group: str) -> Checked | None:
+        probe = probe_rows(self.rows.train.examples, self.settings.seed)
+        try:
+            boundary = find_boundary(self.task, self.model, self.groups, group, probe)
+            return check(self.task, self.model, self.groups, boundary, probe)
+        except Refused as refusal:
+            self._refuse([group], str(refusal))
+            return None
+
+    def _refuse(self, groups: Sequence[str], reason: str) -> None:
+        self._refused |= set(groups)
+        self.tell("notice", text=f"not recorded at {', '.join(groups)}: {reason}; the rows go through the whole model")
+
+    def _recorded(self, checked: Sequence[Checked], rows: Rows) -> list[Store]:
+        facts = [self._facts(c, rows.examples) for c in checked]
+        folder = Path(self.settings.cache.folder)
+        started: list[int] = []
+
+        def on_row(done: int) -> None:
+            self.check_stop()
+            if not started:
+                started.append(done)
+                self.tell(
+                    "notice",
+                    text=f"recording {len(rows.examples):,} rows at {', '.join(c.boundary.group for c in checked)}",
+                )
+
+        return record(
+            self.task,
+            self.model,
+            checked,
+            rows.examples,
+            [folder / key_of(f) for f in facts],
+            facts,
+            budget_bytes=self.settings.cache.budget_bytes,
+            budget_tokens=2 * self.settings.micro_batch_tokens,
+            reuse=self.settings.cache.reuse,
+            say=lambda text: self.tell("notice", text=text),
+            on_row=on_row,
+        )
+
+    def _facts(self, checked: Checked, examples: Sequence[Example]) -> dict[str, Any]:
+        """Everything the recorded values depend on."""
+        return {
+            "weights": _weights_below(self.model, self.groups, checked.boundary.below),
+            "rows": _content_of(examples),
+            "boundary": asdict(checked.boundary),
+            "precision": checked.dtype,
+            "attention": getattr(self.model.config, "_attn_implementation", None),
+            "batch_tokens": 2 * self.settings.micro_batch_tokens,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+
+
+def _weights_below(model: torch.nn.Module, groups: LayerGroups, below: Sequence[str]) -> str:
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for group in below:
+        for name, parameter in groups.parameters(group).items():
+            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    for name, buffer in model.named_buffers():
+        digest.update(name.encode())
+        digest.update(buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _content_of(examples: Sequence[Example]) -> str:
+    """SHA-256 of the encoded rows: text, tokenizer, roles and limits are all in it."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for name, values in sorted(example.inputs.items()):
+            digest.update(f"{name} {values.dtype} {values.shape};".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def check_same_source(before: str, now: str, where: str) -> None:
+    """A phase that was begun with recorded inputs goes on with the same, or stops.
+
+    Raises:
+        ResourceError: E-DISK.
+    """
+    if before and before != now:
+        raise ResourceError(
+            "DISK",
+            f"this phase was begun with inputs from '{before}' and would go on with '{now}', which is not the same to the bit",
+            where=where,
+            remedy="make room for the recorded activations (unfreeze cache), then: unfreeze resume",
+        )
