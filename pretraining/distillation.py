@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from unfreeze.models.layers import backbone_of
 from unfreeze.models.loading import LoadedModel, ModelSource
 from unfreeze.tasks.fill_mask import NOT_A_TARGET, FillMask, only_at
 from unfreeze.types import Batch, Example, LossOutput, LossTerm
@@ -74,7 +75,7 @@ class Distillation(FillMask):
         with torch.no_grad():
             teacher = self._teacher(input_ids=self._ids[batch.targets["original"]], attention_mask=mask)[0]
         seen: list[torch.Tensor] = []
-        backbone = getattr(model, model.base_model_prefix)
+        backbone = backbone_of(model)
         hook = backbone.register_forward_hook(lambda module, args, output: seen.append(output[0]))
         try:
             with only_at(model, tokens != NOT_A_TARGET):

@@ -14,6 +14,7 @@ import collections
 import json
 import lzma
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -70,7 +71,7 @@ def small_tokenizer(teacher: PreTrainedTokenizerFast, pieces: list[str]) -> PreT
     )
 
 
-def student_model(teacher: torch.nn.Module, ids: list[int], layers: list[int]) -> ElectraForMaskedLM:
+def student_model(teacher: Any, ids: list[int], layers: list[int]) -> ElectraForMaskedLM:
     """The student with its start from the teacher."""
     big = teacher.config
     config = ElectraConfig(
@@ -83,6 +84,8 @@ def student_model(teacher: torch.nn.Module, ids: list[int], layers: list[int]) -
         max_position_embeddings=POSITIONS,
         layer_norm_eps=big.layer_norm_eps,
         pad_token_id=0,
+        # The student underfits in an hour of training; `export.py` puts dropout back for fine-tuning.
+        hidden_dropout_prob=0.0,
     )
     torch.manual_seed(0)
     student = ElectraForMaskedLM(config)

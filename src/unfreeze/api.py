@@ -195,7 +195,7 @@ def _carry_out(
     def check() -> None:
         stop.check(str(run.folder))
 
-    with _recording_the_end(run):
+    with run.held(), _recording_the_end(run):
         task = prepared.task
         if not _is_written(run):
             model = _fine_tuned(run, prepared, plan_, stop, observers, console)

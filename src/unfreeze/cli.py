@@ -204,12 +204,12 @@ def predict(
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
     found = api.TrainedRun(run)
-    data: Any = inputs[0] if is_path else [_columns(found, text) for text in inputs]
     if output_file is not None:
+        data = inputs[0] if is_path else [_columns(found, text) for text in inputs]
         count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding)
         progress.print(f"{count:,} rows written to {output_file}", highlight=False, markup=False, soft_wrap=True)
         return
-    for prediction in api.predict(found, data, encoding=encoding):
+    for prediction in api.predict(found, inputs[0], encoding=encoding) if is_path else found.predict(inputs):
         record = answers.as_record(prediction, top_k)
         print(json.dumps(record, ensure_ascii=False) if as_json else answers.as_line(record))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,8 +18,11 @@ _NEW_REVIEWS = (
 )
 
 
-def run(kind: str, output_folder: str | None, output: Console, progress: Console) -> None:
+def run(kind: str, output_folder: str | None, output: Console, progress: Console) -> Path:
     """Fine-tune builtin:text on the packaged reviews and label three new ones.
+
+    Returns:
+        The folder of the run.
 
     Raises:
         TaskError: E-TASK-UNKNOWN for a kind there is no demonstration of.
@@ -32,9 +36,13 @@ def run(kind: str, output_folder: str | None, output: Console, progress: Console
     folder = output_folder or free_folder(api.RUNS_FOLDER, "demo")
     with resources.as_file(resources.files("unfreeze") / "samples" / "reviews.csv") as reviews:
         found = api.train(reviews, output=folder, console=progress)
+    output.print()
     for line in summary_lines(found):
         output.print(line, highlight=False)
-    output.print("\n[bold]three new reviews[/bold]")
+    output.print("\n[bold]Three new reviews[/bold]")
     for text, prediction in zip(_NEW_REVIEWS, found.predict(list(_NEW_REVIEWS)), strict=True):
         output.print(f"  {prediction.label:9} {prediction.probability:.2f}  {escape(text)}", highlight=False)
-    output.print(f'\ntry your own:  unfreeze predict {escape(str(found.folder))} "..."', highlight=False)
+    output.print("\nTry your own texts, and your own file of texts and labels:")
+    for command in (f'unfreeze predict {found.folder} "..."', "unfreeze train FILE.csv"):
+        output.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
+    return found.folder

@@ -1,4 +1,4 @@
-"""What `unfreeze env` shows: versions, devices, and what is missing for which feature."""
+"""What `unfreeze env` shows: versions, the machine, and what is missing for which feature."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import importlib.util
 import platform
 from typing import Any
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
 from unfreeze import __version__
+from unfreeze.errors import ModelError
 
 _SHOWN = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "pyarrow")
 # Feature to the packages it needs beyond the core.
@@ -15,7 +20,7 @@ _FEATURES = {"DataFrames": ("pandas",)}
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Sections of facts, as plain data."""
+    """Sections of facts, as plain data: ``versions``, ``machine``, ``features``, ``models``."""
     from unfreeze.machine import find_machine, free_disk_bytes
 
     machine = find_machine()
@@ -34,15 +39,27 @@ def describe() -> dict[str, dict[str, Any]]:
             "hub": _hub(),
         },
         "features": {name: _available(packages) for name, packages in _FEATURES.items()},
-        "models": {f"builtin:{name}": text for name, text in _builtins().items()},
+        "models": _builtins(),
     }
+
+
+def print_facts(facts: dict[str, dict[str, Any]], console: Console) -> None:
+    """Print the sections, one fact a line."""
+    for section, values in facts.items():
+        console.print(f"[bold]{section}[/bold]")
+        grid = Grid(box=None, pad_edge=True, show_header=False)
+        grid.add_column(min_width=14, no_wrap=True)
+        grid.add_column(overflow="fold")
+        for key, value in values.items():
+            grid.add_row(escape(key), escape(str(value)))
+        console.print(grid)
 
 
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "missing"
+        return f"missing: pip install {package}"
 
 
 def _available(packages: tuple[str, ...]) -> str:
@@ -57,6 +74,15 @@ def _hub() -> str:
 
 
 def _builtins() -> dict[str, str]:
+    """What each builtin model is, or that it is not there."""
     from unfreeze.models.catalog import BUILTIN
+    from unfreeze.models.loading import resolve
 
-    return dict(BUILTIN)
+    found = {}
+    for name, text in BUILTIN.items():
+        try:
+            resolve(f"builtin:{name}")
+            found[f"builtin:{name}"] = text
+        except ModelError as error:
+            found[f"builtin:{name}"] = f"missing: {error.remedy}"
+    return found

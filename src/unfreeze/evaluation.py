@@ -15,6 +15,7 @@ import torch
 
 from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
+from unfreeze.models.layers import backbone_of
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
 
@@ -185,7 +186,7 @@ def features_of(
 ) -> np.ndarray:
     """Mean over the tokens of the backbone's last hidden state, (examples, width) float32."""
     model.eval()
-    backbone = getattr(model, model.base_model_prefix, model)
+    backbone = backbone_of(model)
     found: list[np.ndarray | None] = [None] * len(examples)
     for part in length_batches([e.length for e in examples], budget_tokens):
         batch = task.collate([examples[i] for i in part])

@@ -1,18 +1,24 @@
-"""`unfreeze inspect`: one row through read, encode, collate, forward and decode; which step fails, and why."""
+"""`unfreeze inspect`: one row through read, facts, encode, collate, forward and decode; which step fails, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
 
+from unfreeze.data.sources import read
 from unfreeze.errors import DataError, UnfreezeError
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
+from unfreeze.report.wording import visible
 from unfreeze.types import Batch, Example
 
 _SHOWN_TOKENS = 24
@@ -25,18 +31,23 @@ class Step:
 
     Attributes:
         name: ``read``, ``facts``, ``encode``, ``collate``, ``forward`` or ``decode``.
-        shown: What came out, or the error in one line.
-        ok: Whether it worked; steps after a failure are not tried.
-        error: What failed.
+        lines: What came out; empty where it failed.
+        error: What failed; steps after it are not tried.
     """
 
     name: str
-    shown: str
-    ok: bool = True
+    lines: tuple[str, ...] = ()
     error: UnfreezeError | None = None
 
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "shown": self.shown, "ok": self.ok}
+        found: dict[str, Any] = {"name": self.name, "ok": self.ok, "lines": list(self.lines)}
+        if self.error is not None:
+            found["error"] = {"code": f"E-{self.error.code}", "what": self.error.what, "where": self.error.where}
+        return found
 
 
 def inspect(
@@ -47,86 +58,119 @@ def inspect(
     settings: Sequence[str] = (),
     row: int = 0,
     recipe: str | None = None,
+    allow_remote_code: bool = False,
 ) -> list[Step]:
-    """Follow training row number `row` through every step.
+    """Follow training row number `row`, counted from 0, through every step. Trains and writes nothing.
+
+    Args:
+        data, task, model, settings, recipe, allow_remote_code: As for `train`.
+        row: Which training row.
 
     Returns:
         The steps in order; the last one has an error where something failed.
+
+    Raises:
+        RecipeError: The request itself cannot be understood.
+
+    Example:
+        >>> steps = inspect([{"text": "good"}, {"text": "bad"}])  # no label
+        >>> steps[0].ok, steps[1].error.code
+        (True, 'DATA-COLUMN')
     """
-    steps: list[Step] = []
-    found: dict[str, Any] = {}
-
-    def attempt(name: str, action: Callable[[], str]) -> bool:
-        try:
-            steps.append(Step(name, action()))
-        except UnfreezeError as error:
-            steps.append(Step(name, error.what, ok=False, error=error))
-        return steps[-1].ok
-
-    source = str(data) if data is not None else None
+    is_named = data is None or isinstance(data, str | Path)
+    source = str(data) if data is not None and is_named else None
     asked = Recipe.build({"data.source": source, "task": task, "model": model}, settings=settings, file=recipe)
-    actions: list[tuple[str, Callable[[], str]]] = [
-        ("read", lambda: _read(asked, row, found)),
-        ("facts", lambda: "\n      ".join(found["prepared"].data_facts.sentences())),
-        ("encode", lambda: _encode(row, found)),
-        ("collate", lambda: _collate(found)),
-        ("forward", lambda: _forward(found)),
-        ("decode", lambda: _decode(found)),
-    ]
-    for name, action in actions:
-        if not attempt(name, action):
-            break
+    way = _Way(asked, None if is_named else data, row, allow_remote_code)
+    steps: list[Step] = []
+    for name in ("read", "facts", "encode", "collate", "forward", "decode"):
+        action: Callable[[], Sequence[str]] = getattr(way, name)
+        try:
+            steps.append(Step(name, tuple(visible(line) for line in action())))
+        except UnfreezeError as error:
+            return [*steps, Step(name, error=error)]
     return steps
 
 
-def _read(asked: Recipe, row: int, found: dict[str, Any]) -> str:
-    prepared: Prepared = prepare(asked)
-    if row >= len(prepared.train):
-        raise DataError(
-            "DATA-ROW", f"there is no training row {row}; there are {len(prepared.train):,}", remedy="--row 0"
-        )
-    found["prepared"] = prepared
-    values = prepared.train.row(row)
-    shown = ", ".join(f"{k}={_short(v)}" for k, v in values.values.items())
-    notes = "".join(f"\n      {note}" for note in prepared.notes)
-    return f"{values.place}: {shown}{notes}"
+def print_steps(steps: Sequence[Step], console: Console) -> None:
+    """Print each step with what came out of it."""
+    grid = Grid(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for step in steps:
+        lines = step.lines or ("see below",)
+        for number, line in enumerate(lines):
+            mark = "[green]ok[/green]" if step.ok else "[red]fails[/red]"
+            grid.add_row(*((mark, step.name) if number == 0 else ("", "")), escape(line))
+    console.print(grid)
 
 
-def _encode(row: int, found: dict[str, Any]) -> str:
-    prepared: Prepared = found["prepared"]
-    found["examples"] = prepared.task.encode(prepared.train.row(row), train=True)
-    example: Example = found["examples"][0]
-    tokens = prepared.task.processor.convert_ids_to_tokens(example.inputs["input_ids"][:_SHOWN_TOKENS].tolist())
-    cut = ", cut at the limit" if example.is_cut else ""
-    more = " ..." if example.length > _SHOWN_TOKENS else ""
-    return f"{example.length} tokens{cut}: {' '.join(tokens)}{more}\n      target {_short(example.target)}"
+class _Way:
+    """The steps; each leaves what the next one needs."""
 
+    prepared: Prepared
+    examples: list[Example]
+    batch: Batch
+    outputs: torch.Tensor
 
-def _collate(found: dict[str, Any]) -> str:
-    found["batch"] = batch = found["prepared"].task.collate(found["examples"])
-    shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in batch.inputs.items())
-    return f"{shapes}; normalisers {batch.weights}"
+    def __init__(self, asked: Recipe, data: Any, row: int, allow_remote_code: bool) -> None:
+        self.asked, self.data, self.row, self.allow_remote_code = asked, data, row, allow_remote_code
 
+    def read(self) -> list[str]:
+        source = self.data if self.data is not None else self.asked.data.source
+        if source is None:
+            raise DataError("DATA-MISSING", "no data was named", remedy="unfreeze inspect FILE_OR_FOLDER")
+        splits = read(source, encoding=self.asked.data.encoding)
+        first = splits.train.row(0)
+        rows = ", ".join(f"{len(table):,} {name}" for name, table in splits.tables().items())
+        columns = [f"{name} = {_short(value)}" for name, value in first.values.items()]
+        return [f"{rows} rows as they lie; the first, {first.place}:", *(f"  {c}" for c in columns), *splits.notes]
 
-def _forward(found: dict[str, Any]) -> str:
-    prepared: Prepared = found["prepared"]
-    seed_all(prepared.recipe.seed, "new head")
-    model = prepared.task.build(prepared.source, prepared.config).model.eval()
-    batch: Batch = found["batch"]
-    with torch.inference_mode():
-        output = prepared.task.loss(model, batch)
-    found["outputs"] = output.outputs
-    loss = sum(float(t.sum) * t.coefficient / batch.weights[t.per] for t in output.terms.values())
-    numbers = np.array2string(output.outputs.float().numpy().reshape(-1)[:8], precision=3)
-    return f"outputs {tuple(output.outputs.shape)} {numbers}, loss {loss:.4f} (the head is not trained yet)"
+    def facts(self) -> list[str]:
+        self.prepared = prepare(self.asked, self.data, allow_remote_code=self.allow_remote_code)
+        found = self.prepared.data_facts
+        warnings = [f"warning: {text}" for text in found.warnings()]
+        return [*self.prepared.notes, *found.sentences(), *warnings]
 
+    def encode(self) -> list[str]:
+        train, task = self.prepared.train, self.prepared.task
+        if self.row >= len(train):
+            what = f"there is no training row {self.row}: there are {len(train):,}, counted from 0"
+            raise DataError("DATA-ROW", what, remedy=f"--row {len(train) - 1}")
+        chosen = train.row(self.row)
+        self.examples = task.encode(chosen, train=True)
+        return [f"training row {self.row}, {chosen.place}", *(line for e in self.examples for line in self._tokens(e))]
 
-def _decode(found: dict[str, Any]) -> str:
-    prediction = found["prepared"].task.decode(found["outputs"], found["batch"])[0]
-    shown = f"{_short(prediction.label)}"
-    if prediction.probability is not None:
-        shown += f" with probability {prediction.probability:.3f}"
-    return f"{shown} (by an untrained head)"
+    def _tokens(self, example: Example) -> list[str]:
+        ids = example.inputs["input_ids"]
+        tokens = self.prepared.task.processor.convert_ids_to_tokens(ids[:_SHOWN_TOKENS].tolist())
+        cut = ", cut at the limit" if example.is_cut else ""
+        more = f" ... and {len(ids) - _SHOWN_TOKENS} more" if len(ids) > _SHOWN_TOKENS else ""
+        return [f"{example.length} tokens{cut}: {' '.join(tokens)}{more}", f"target {_short(example.target)}"]
+
+    def collate(self) -> list[str]:
+        self.batch = self.prepared.task.collate(self.examples)
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in self.batch.inputs.items())
+        counted = ", ".join(f"{value:g} {name}" for name, value in self.batch.weights.items())
+        return [shapes, f"the loss is divided by {counted}"]
+
+    def forward(self) -> list[str]:
+        prepared = self.prepared
+        seed_all(prepared.recipe.seed, "new head")
+        model = prepared.task.build(prepared.source, prepared.config).model.eval()
+        with torch.inference_mode():
+            output = prepared.task.loss(model, self.batch)
+        self.outputs = output.outputs
+        loss = sum(float(t.sum) * t.coefficient / self.batch.weights[t.per] for t in output.terms.values())
+        numbers = np.array2string(self.outputs.float().numpy().reshape(-1)[:8], precision=3)
+        return [f"outputs {tuple(self.outputs.shape)} {numbers}, loss {loss:.4f}: the head is not trained yet"]
+
+    def decode(self) -> list[str]:
+        prediction = self.prepared.task.decode(self.outputs, self.batch)[0]
+        shown = _short(prediction.label)
+        if prediction.probability is not None:
+            shown += f" with probability {prediction.probability:.3f}"
+        return [f"{shown}, by the untrained head"]
 
 
 def _short(value: Any) -> str:

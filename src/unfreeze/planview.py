@@ -20,6 +20,9 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(_choices(plan.choices))
     console.print()
     console.print(_phases(plan))
+    for number, phase in enumerate(plan.phases, start=1):
+        if phase.source_reason:
+            console.print(f"{number} {escape(phase.source_reason)}", highlight=False, style="dim")
     console.print()
     for name, text in as_rows(plan.expected):
         console.print(f"[bold]{name:8}[/bold]{escape(text)}", highlight=False)

@@ -192,7 +192,8 @@ def _with_usable_labels(splits: Splits, roles: Roles, *, drop: bool) -> tuple[Sp
 
 
 def _replaced(splits: Splits, name: str, table: Table | None) -> Splits:
-    return dataclasses.replace(splits, **{name: table})
+    changes: dict[str, Any] = {name: table}
+    return dataclasses.replace(splits, **changes)
 
 
 def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from unfreeze.schedule import LENGTH_SCHEMA, Phase, Schedule, length_text, read_
 from unfreeze.types import Duration
 
 LARGEST_RECIPE_BYTES = 1 << 20
+DEEPEST_RECIPE = 32
 
 # Names of the Hugging Face TrainingArguments that people type, and ours.
 HUGGING_FACE_NAMES = {
@@ -90,6 +92,7 @@ NotNegative = Annotated[float, Field(ge=0, strict=True)]
 Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 YesNo = Annotated[bool, Field(strict=True)]
+Names = Annotated[list[str], Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -100,8 +103,8 @@ class DataRecipe(_Section):
     """Which rows, and what their columns mean."""
 
     source: str | None = Field(default=None, description="a file, a folder or a Hub id")
-    text: str | list[str] | None = Field(default=None, description="the column, or columns, with the text")
-    label: str | list[str] | None = Field(default=None, description="the column with the label, or several 0/1 columns")
+    text: str | Names | None = Field(default=None, description="the column, or columns, with the text")
+    label: str | Names | None = Field(default=None, description="the column with the label, or several 0/1 columns")
     group: str | None = Field(
         default=None, description="rows of one group (speaker, patient) stay on one side of a split"
     )
@@ -184,12 +187,20 @@ def _read_bytes(value: Any) -> Any:
     return int(float(match[1]) * unit)
 
 
+_BYTES_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": r"^\s*[0-9.]+\s*([kKmMgGtT]?[bB])?\s*$"},
+    ]
+}
+
+
 class CacheRecipe(_Section):
     """Recorded activations of the frozen part."""
 
     enabled: YesNo = Field(default=True, description="whether what the frozen part computes may be recorded")
     reuse: YesNo = Field(default=True, description="whether recordings of earlier runs may be used")
-    budget: Annotated[int, BeforeValidator(_read_bytes), Field(ge=0)] | None = Field(
+    budget: Annotated[int, BeforeValidator(_read_bytes), Field(ge=0), WithJsonSchema(_BYTES_SCHEMA)] | None = Field(
         default=None, description="disk for recordings: '10 GB'"
     )
     folder: str | None = Field(default=None, description="where recordings lie")
@@ -242,10 +253,14 @@ class Recipe(_Section):
         found += [(key, _plain(value), origin) for key, value in _flatten(values or {}) if value is not None]
         found += [_read_setting(setting) for setting in settings]
         _refuse_secrets(found)
+        problems = []
         for key, value, place in found:
+            if (problem := _unknown_key(key, value, place)) is not None:
+                problems.append(problem)
+                continue
             _put(merged, key, value, place)
             sources[key] = place
-        return cls._validated(merged, sources)
+        return cls._validated(merged, sources, problems)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recipe:
@@ -253,8 +268,7 @@ class Recipe(_Section):
         return cls.build(file=path)
 
     @classmethod
-    def _validated(cls, merged: dict[str, Any], sources: dict[str, str]) -> Recipe:
-        problems = _without_unknown_keys(merged, sources)
+    def _validated(cls, merged: dict[str, Any], sources: dict[str, str], problems: list[RecipeError]) -> Recipe:
         if merged.get("schedule") is not None:
             try:
                 merged["schedule"] = Schedule.parse(merged["schedule"])
@@ -281,6 +295,7 @@ class Recipe(_Section):
         return yaml.dump(values, Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
+@functools.cache
 def keys() -> dict[str, str]:
     """Every dotted recipe key with its description."""
     found: dict[str, str] = {}
@@ -331,26 +346,21 @@ def _all_at_once(problems: list[RecipeError]) -> RecipeError:
     )
 
 
-def _without_unknown_keys(merged: dict[str, Any], sources: dict[str, str]) -> list[RecipeError]:
-    """Take what no recipe knows out of `merged`, and say what may have been meant."""
+def _unknown_key(key: str, value: Any, place: str) -> RecipeError | None:
+    """What may have been meant by a key that no recipe knows; None for one that it knows."""
     known = keys()
-    problems = []
-    for key, value in list(_flatten(merged)):
-        if key in known or key.partition(".")[0] in ("options", "schedule"):
-            continue
-        if any(key.startswith(f"{k}.") for k in known):
-            continue  # a section where a value should be: the value's own check says so
-        _take_out(merged, key)
-        if key in ("data", "train"):
-            what, advice = f"'{key}' is a section, not a value", _section_advice(key, value)
-        else:
-            what, advice = f"there is no key '{key}'", _key_advice(key, known)
-        problems.append(RecipeError("RECIPE-KEY", what, where=sources.get(key), remedy=advice))
-    return problems
+    # Below a key that takes a value, the value's own check complains.
+    if key in known or any(key.startswith(f"{k}.") for k in known):
+        return None
+    if key in _SECTIONS:
+        what, advice = f"'{key}' is a section, not a value", _section_advice(key, value)
+    else:
+        what, advice = f"there is no key '{key}'", _key_advice(key, known)
+    return RecipeError("RECIPE-KEY", what, where=place, remedy=advice)
 
 
 def _section_advice(key: str, value: Any) -> str:
-    first = {"data": "data.source", "train": "train.epochs"}[key]
+    first = {"data": "data.source", "train": "train.epochs", "cache": "cache.enabled"}[key]
     return f"write {first}={value}" if isinstance(value, str | int | float) else f"write for example {first}=..."
 
 
@@ -363,13 +373,6 @@ def _key_advice(key: str, known: dict[str, str]) -> str:
         return f"did you mean '{by_last[0]}'?"
     near = did_you_mean(key, known)
     return near if near.startswith("did you mean") else "see all keys with: unfreeze train --help-recipe"
-
-
-def _take_out(merged: dict[str, Any], key: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        merged = merged[section]
-    merged.pop(last, None)
 
 
 def _invalid_values(error: ValidationError, sources: dict[str, str]) -> list[RecipeError]:
@@ -444,7 +447,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
 # Keys whose value is itself a mapping, with keys of the user's own.
 _WHOLE = ("train.class_weights", "options", "schedule")
 # May have nothing below them, as when all their lines in a file are comments.
-_SECTIONS = ("data", "train", "options")
+_SECTIONS = ("data", "train", "cache", "options")
 
 
 def _plain(value: Any) -> Any:
@@ -536,6 +539,15 @@ def _near(path: Path) -> str:
     return did_you_mean(path.name, beside) if beside else "print all keys with: unfreeze train --help-recipe"
 
 
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+
+
 class _Reader:
     """YAML to plain data: numbers such as 1e-4 are numbers, equal keys and anchors are refused, no object is made."""
 
@@ -572,18 +584,22 @@ class _Reader:
             return (self._value(documents[0], "") if documents else None), self.lines
         except yaml.YAMLError as error:
             raise self._not_yaml(error) from None
-        except RecursionError:
-            raise RecipeError("RECIPE-FILE", "the recipe is nested too deeply", where=self.name) from None
 
     def _refuse_tricks(self, text: str) -> None:
+        depth = 0
         for token in yaml.scan(text):
+            place = f"{self.name}:{token.start_mark.line + 1}"
             if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
                 raise RecipeError(
                     "RECIPE-FILE",
                     "anchors (&), aliases (*) and tags (!) are not read in a recipe",
-                    where=f"{self.name}:{token.start_mark.line + 1}",
+                    where=place,
                     remedy="write the value out; a text that starts with one of these signs is written in quotes",
                 )
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            # Trap: PyYAML takes time with the square of the depth; what is deep has to be seen early.
+            if depth > DEEPEST_RECIPE:
+                raise RecipeError("RECIPE-FILE", "the recipe is nested too deeply", where=place)
 
     def _not_yaml(self, error: yaml.YAMLError) -> RecipeError:
         mark = getattr(error, "problem_mark", None)

@@ -11,6 +11,8 @@ Only records are read here, never a model: reports and web pages stand on this m
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -214,6 +216,29 @@ class Run:
             raise RequestError("RUN-MISSING", f"the run has no {name}", where=str(self.folder)) from None
         except ValueError:
             raise RequestError("RUN-MISSING", f"{name} is damaged", where=str(self.folder)) from None
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block no other process works on this run; the hold goes with the process, so it is never stale.
+
+        Raises:
+            RequestError: E-RUN-STATE, with the process that holds it.
+        """
+        with open(self.folder / ".lock", "a+", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.seek(0)
+                raise RequestError(
+                    "RUN-STATE",
+                    f"another process works on this run: {lock.read().strip() or 'unknown'}",
+                    where=str(self.folder),
+                    remedy="wait for it, or stop it",
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            yield
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.status.state})"

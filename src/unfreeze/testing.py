@@ -328,7 +328,7 @@ def check_gradient_reaches_head_and_backbone(case: TaskCase) -> bool | None:
     """Every layer group with weights gets a gradient."""
     model = copy.deepcopy(case.model)
     model.requires_grad_(True)
-    _total(case.task.loss(model, case.batch), case.batch.weights).backward()
+    _total(case.task.loss(model, case.batch), case.batch.weights).backward()  # type: ignore[no-untyped-call]
     groups = LayerGroups.of(model)
     for group in groups.names:
         gradients = [p.grad for p in groups.parameters(group).values()]
@@ -379,7 +379,7 @@ def check_one_batch_can_be_overfitted(case: TaskCase) -> bool | None:
         if last < 0.4 * first:
             return None
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     raise AssertionError(f"the loss only went from {first:.4g} to {last:.4g} in 100 steps on the same rows")
 

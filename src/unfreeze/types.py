@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     """One row of the user's data, as read: the meaning of its values is the task's business.
 
     Attributes:

@@ -13,8 +13,9 @@ import numpy as np
 from unfreeze.randomness import generator
 
 # Rows are sorted by length within pools of so many batches: enough to keep padding low, few enough to keep an epoch's
-# batches as varied as a plain shuffle's.
-POOL_BATCHES = 50
+# batches as varied as a plain shuffle's. Trap: with one pool, rows of like length meet in every epoch; so a small data
+# set is divided into several all the same.
+POOL_BATCHES, POOLS_AT_LEAST = 50, 4
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
@@ -31,7 +32,7 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
     """
     draw = generator(seed, "order", epoch)
     order = draw.permutation(len(lengths))
-    pool = batch_size * POOL_BATCHES
+    pool = batch_size * min(POOL_BATCHES, max(1, len(lengths) // (batch_size * POOLS_AT_LEAST)))
     batches: list[np.ndarray] = []
     for start in range(0, len(order), pool):
         members = order[start : start + pool]

@@ -517,3 +517,8 @@ def _common(one: str, other: str) -> list[str]:
             break
         shared.append(a)
     return shared
+
+
+def backbone_of(model: Any) -> nn.Module:
+    """The pretrained network without its head; the model itself where it has none."""
+    return getattr(model, model.base_model_prefix, model)

@@ -18,8 +18,9 @@ _NO_LIMIT = 1_000_000
 def longest_input_tokens(config: Any, tokenizer: Any) -> int:
     """The most tokens a model takes, special tokens included."""
     config = getattr(config, "text_config", config)
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_sequence_length")]
-    limits = [limit for limit in limits if isinstance(limit, int) and limit > 0]
+    stated_by_config = ("max_position_embeddings", "n_positions", "max_sequence_length")
+    found = (getattr(config, name, None) for name in stated_by_config)
+    limits: list[int] = [limit for limit in found if isinstance(limit, int) and limit > 0]
     if limits and getattr(config, "model_type", "") in _OFFSET_POSITIONS:
         limits = [limit - 1 - (config.pad_token_id or 0) for limit in limits]
     stated = getattr(tokenizer, "model_max_length", None)

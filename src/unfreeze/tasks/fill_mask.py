@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.errors import RecipeError, TaskError
+from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
 from unfreeze.tasks import _text
 from unfreeze.tasks.base import Task
@@ -175,7 +176,7 @@ def only_at(model: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
         output[0 if isinstance(output, tuple) else "last_hidden_state"] = output[0][places].unsqueeze(0)
         return output
 
-    backbone = getattr(model, model.base_model_prefix)
+    backbone = backbone_of(model)
     hook = backbone.register_forward_hook(gather)
     try:
         yield

@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class Engine:
     ) -> None:
         self.task, self.model, self.phases, self.settings = task, model, list(phases), settings
         self.train_rows, self.validation_rows = train, validation
-        self.run, self.observers, self.stop = run, list(observers), stop or StopFlag()
+        self.run, self.observers, self.stop = run, list(observers), stop if stop is not None else StopFlag()
         self.groups = LayerGroups.of(model)
         self.state = TrainState()
         self.checkpoints = Checkpoints(run, notice=lambda text: self._tell("notice", text=text))
@@ -128,7 +129,8 @@ class Engine:
         trainable = self._freeze_all_but(phase)
         self._begin_to_touch(index, trainable)
         # Trap: a second prepare() of an optimizer keeps the first; every phase prepares anew and frees at its end.
-        optimizer = self.accelerator.prepare(build_optimizer(self.groups, phase, trainable, self.settings.weight_decay))
+        built = build_optimizer(self.groups, phase, trainable, self.settings.weight_decay)
+        optimizer: Any = self.accelerator.prepare(built)
         model = self.accelerator.prepare_model(self.model)
         restore_moments(optimizer.optimizer, self.moments)
         self.moments = {k: v for k, v in self.moments.items() if k.rpartition("/")[0] not in trainable}
@@ -151,7 +153,7 @@ class Engine:
     def _run_steps(
         self,
         model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Any,
         phase: PlannedPhase,
         trainable: list[torch.nn.Parameter],
     ) -> None:
