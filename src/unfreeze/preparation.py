@@ -121,7 +121,8 @@ def prepare(
     train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
     validation = splits.validation
     validation_examples = [e for row in validation for e in task.encode(row, train=True)] if validation else []
-    lengths = {"train": np.asarray([e.length for e in train_examples])}
+    # A text that is cut has the limit's length; one more stands for whatever it was, so that the facts count it.
+    lengths = {"train": np.asarray([e.length + e.is_cut for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
     present = {k: t for k, t in tables.items() if t is not None}
     found = facts(present, roles, _labels(present, roles, targets), lengths, limit)
