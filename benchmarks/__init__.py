@@ -2,6 +2,7 @@
 
 ::
 
+    python -m benchmarks                   run what is not finished, then render
     python -m benchmarks list              all cells, and which are finished
     python -m benchmarks run [PATTERN]     the cells that are not; --again: those too
     python -m benchmarks render            RESULTS.md from the records
@@ -23,7 +24,8 @@ Rules of a fair comparison
 - No system evaluates or stops early while it is timed. Systems take turns: a round is one cell of each, so that a
   machine that gets slower hurts all. A ratio is taken within a round; its median and its range over rounds are shown.
 - *whole seconds* run from the start of the process to the end of the call that has written the model; the seconds that
-  measure the machine's peak are left out. *training seconds* are `Trainer.train` and `Engine.train`.
+  measure the machine's peak are left out. *training seconds* are `Trainer.train` and `Engine.train`; the latter's trial
+  step and checkpoints count, in seconds and in tokens computed.
 - Memory is what lies above the level when the model is loaded and training begins; what the C library holds free is
   given back first, for every system, since memory that is kept for reuse would hide a later rise.
 - Accuracy is compared with ``b``, attention dropout on, so that the price of turning it off would show.

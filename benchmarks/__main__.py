@@ -27,7 +27,11 @@ _DONE, _PARTIAL = 0, 75
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 0, 1 where a cell failed, 2 where nothing matches."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     asked = _parser().parse_args(arguments)
+    if asked.command is None:
+        status = main([*arguments, "run"])
+        return main([*arguments, "render"]) or status
     if asked.command == "cell":
         return _run_in_this_process(cells.find(asked.name), asked.folder / "runs", asked.tiny)
     results = Results(asked.folder / "results")
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--folder", type=Path, default=HERE, help="of results/, runs/ and RESULTS.md")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", help="none: run, then render")
     for name, text in (("list", "show the cells"), ("run", "run the cells that are not finished")):
         command = commands.add_parser(name, help=text)
         command.add_argument("pattern", nargs="?", default="*", help="a shell pattern or the beginning of names")

@@ -80,8 +80,11 @@ def matching(pattern: str) -> list[Cell]:
 
 
 def find(name: str) -> Cell:
-    """The cell of that name."""
-    return next(c for c in table() if c.name == name)
+    """The cell of that name; LookupError where there is none."""
+    for cell in table():
+        if cell.name == name:
+            return cell
+    raise LookupError(f"there is no cell {name!r}")
 
 
 def check_material(cell: Cell) -> None:

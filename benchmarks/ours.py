@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 from benchmarks.material import Job, LabelledText, right_answers, tiny_model
 from benchmarks.measure import Meter
 
-PATIENCE_SECONDS = 50  # after a request to stop, until the process is killed
+PATIENCE_SECONDS = 40  # after a request to stop, until the process is killed
 _OWN_ATTENTION_DROPOUT = 0.1  # MiniLM's
 _WORDS = ("good", "bad", "film", "plot", "slow", "bright", "scene", "again", "never", "actor", "and", "the", "of", "a")
 
@@ -195,6 +196,7 @@ def train_with_defaults(
     if is_run(folder):
         arguments = ["resume", str(folder)]
     else:
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before there was a run
         arguments = ["train", str(data), "--model", model, "--output", str(folder)]
         arguments += [part for setting in settings for part in ("--set", setting)]
     _run_for(limit_seconds, [sys.executable, "-m", "unfreeze", *arguments])

@@ -96,7 +96,8 @@ def try_padding_in_map(job: Job, output: Path) -> dict[str, Any]:
     try:
         trainer.train()
     except (ValueError, RuntimeError) as error:
-        return {"rows": len(job.rows), "widths": widths, "crashes": True, "error": f"{type(error).__name__}: {error}"}
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"rows": len(job.rows), "widths": widths, "crashes": True, "error": cause}
     return {"rows": len(job.rows), "widths": widths, "crashes": False, "error": ""}
 
 

@@ -1,49 +1,78 @@
-"""A tiny random text model and small files, so that whole commands run in a second; tests load this file by its path.
+"""Small files and tiny models under well-known names, so that a whole command runs in a second.
 
-`plant` makes the names ``builtin:text`` and ``bert-base-uncased`` mean that model, through nothing but the places where
-they are looked for: the folder of builtin models, and a Hugging Face cache.
+Tests load this file by its path: ``SimpleNamespace(**run_path(...))``.
 """
 
 import csv
-import shutil
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-import torch
-import transformers
+from huggingface_hub import constants
+
+from unfreeze import cli
+from unfreeze.models import loading
+from unfreeze.testing import tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"-£"
+QUICK = ["--set", "train.epochs=1", "--set", "baselines=false", "--schedule", "head"]
 
 
-def write_tiny_model(folder, *, layers=2, width=16, positions=64, seed=0):
-    """Write a BERT that spells words out letter by letter, in Hugging Face layout."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_LETTERS, *(f"##{c}" for c in _LETTERS)]
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    tokenizer = transformers.BertTokenizerFast(vocab=str(vocabulary), model_max_length=positions)
-    config = transformers.BertConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=2 * width,
-        max_position_embeddings=positions,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        transformers.BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+@dataclass
+class Said:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def unfreeze(*arguments):
+    """Run the command in this process, as the console script would."""
+    before, out, err = sys.argv, io.StringIO(), io.StringIO()
+    sys.argv = ["unfreeze", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        return Said(int(end.code or 0), out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = before
+    raise AssertionError("the command did not end with an exit status")
+
+
+def plant(monkeypatch, folder):
+    """Make ``builtin:text`` and the Hub's ``bert-base-uncased`` a tiny random model, without a network."""
+    builtin, cache = Path(folder) / "builtin", Path(folder) / "hub"
+    if not builtin.is_dir():
+        tiny_model(builtin / "text", texts=texts())
+        repository = cache / "models--bert-base-uncased"
+        tiny_model(repository / "snapshots" / COMMIT, texts=texts(), seed=1)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(COMMIT)
+    monkeypatch.setattr(loading, "_builtin_folder", lambda: builtin)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("UNFREEZE_CACHE", str(Path(folder) / "cache"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def texts(rows=40):
+    """Texts of the packaged reviews."""
+    return [text for text, _ in _samples()[1 : rows + 1]]
 
 
 def reviews(path, rows=24):
     """The first of the packaged reviews, as a file of the user's own."""
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle, lineterminator="\n").writerows(_samples()[: rows + 1])
+    return Path(path)
+
+
+def _samples():
     source = resources.files("unfreeze") / "samples" / "reviews.csv"
     with source.open(encoding="utf-8", newline="") as handle:
-        chosen = [row for row, _ in zip(csv.reader(handle), range(rows + 1))]
-    with open(path, "w", encoding="utf-8", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows(chosen)
-    return Path(path)
+        return list(csv.reader(handle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,21 +11,21 @@ from typing import Any
 
 import torch
 
+from unfreeze.activations.rows import Rows
 from unfreeze.machine import find_machine
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, PlannedPhase, make
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
-from unfreeze.recipe import Recipe, keys
+from unfreeze.recipe import Recipe
 from unfreeze.run import Event, Run
 from unfreeze.schedule import Span
 from unfreeze.testing import tiny_model
-from unfreeze.training.engine import Engine, Rows
+from unfreeze.training.engine import Engine
 
 GOOD, BAD = ("good", "kind", "bright", "warm"), ("bad", "cold", "broken", "dull")
 THINGS = ("soup", "room", "phone", "film", "coat", "train to the coast")
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-NO_CACHE = {"cache.enabled": False} if "cache.enabled" in keys() else {}
 SETTINGS: dict[str, Any] = {
     "seed": 0,
     "batch_size": 8,
@@ -85,14 +86,15 @@ class Small:
         **changes: Any,
     ) -> Engine:
         """An engine on a new run in `folder`, or on the run that is there."""
+        task = task or self.prepared.task
         run = Run(folder) if (folder / "status.json").is_file() else Run.create(folder, recipe_yaml="", plan={})
         return Engine(
-            task or self.prepared.task,
+            task,
             model if model is not None else self.model(),
             phases,
             replace(self.plan.settings, **{**SETTINGS, **changes}),
-            Rows(train if train is not None else self.prepared.train_examples),
-            Rows(validation) if validation else None,
+            Rows(task, train if train is not None else self.prepared.train_examples),
+            Rows(task, validation) if validation else None,
             run,
             observers=observers,
         )
@@ -105,9 +107,13 @@ def small(folder: Path, rows: Sequence[dict[str, Any]] | None = None, *, dropout
     texts = [str(row["text"]) for row in rows]
     if not (folder / "config.json").is_file():
         tiny_model(folder, texts=texts, **({} if dropout else NO_DROPOUT))
-    built = Recipe.build({"model": str(folder), "data.validation": 0.0, **NO_CACHE, **recipe})
+    built = Recipe.build({"model": str(folder), "data.validation": 0.0, "cache.enabled": False, **recipe})
     prepared = prepare(built, rows)
-    return Small(prepared, make(prepared, find_machine(1)))
+    found = Small(prepared, make(prepared, find_machine(1)))
+    found.model()
+    # Every phase ends with a full garbage collection: what the imports left need not be looked through each time.
+    gc.freeze()
+    return found
 
 
 def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -122,12 +122,9 @@ def test_micro_batches_change_memory_and_not_the_gradient(
 
 
 def test_a_step_of_eight_micro_batches_sees_eight_micro_batches(plain: Any, tmp_path: Path) -> None:
-    engine = plain.engine(tmp_path / "run", plain.phases(("all", 1)), micro_batch_tokens=1)
-    seen: list[int] = []
-    engine.task = counting = _Recording(engine.task)
-    engine.train()
-    seen = [len(rows) for rows in counting.batches]
-    assert seen[1:] == [1] * 8  # the first is the trial step
+    task = _Recording(plain.prepared.task)
+    plain.engine(tmp_path / "run", plain.phases(("all", 1)), micro_batch_tokens=1, task=task).train()
+    assert [len(rows) for rows in task.batches[1:]] == [1] * 8  # the first is the trial step
 
 
 class _Recording:
