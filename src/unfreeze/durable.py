@@ -69,8 +69,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of UTF-8 text; a lone surrogate, as in the name of a file that is not UTF-8, is written as ``\\udc80``."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -103,7 +103,7 @@ def append_line(path: Path, line: str) -> None:
             if handle.tell():
                 handle.seek(-1, os.SEEK_END)
                 line = line if handle.read(1) == b"\n" else "\n" + line
-            handle.write(line.encode("utf-8") + b"\n")
+            handle.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def publish(folder: Path, write: Callable[[Path], None]) -> None:
