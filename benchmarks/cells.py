@@ -244,6 +244,7 @@ def _run_accuracy(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         "accuracy": right.count("1") / len(right),
         "right": right,
         "train_rows": len(job.rows),
+        "epochs": job.epochs,
         "training_seconds": meter.seconds,
     }
 

@@ -10,6 +10,7 @@ from benchmarks.results import Record, Results, median, paired_difference
 
 NON_INFERIORITY_MARGIN = -0.015
 BUSY_SHARE = 0.1
+_DIFFERENCE = ("value", "low", "high")
 _SYSTEM_NAMES = {
     "a": "a  Trainer, as the tutorial",
     "b": "b  Trainer at its best",
@@ -44,6 +45,9 @@ def _head(latest: Records) -> str:
         lines.append(f"Measured {dates[0]} to {dates[-1]}.")
     for text in dict.fromkeys(_machine(r.machine) for r in latest.values() if r.machine):
         lines.append(f"- {text}")
+    commits = dict.fromkeys(r.machine["commit"] for r in latest.values() if r.machine)
+    if commits:
+        lines.append(f"- commits of unfreeze: {', '.join(commits)}")
     busy = sorted(name for name, record in latest.items() if record.busy > BUSY_SHARE)
     if busy:
         lines += ["", f"**The machine was busy with other work when these cells started:** {', '.join(busy)}."]
@@ -54,7 +58,7 @@ def _machine(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; "
-        f"{machine['threads']} threads; {versions}; commit {machine['commit']}"
+        f"{machine['threads']} threads; {versions}"
     )
 
 
@@ -182,7 +186,8 @@ def _accuracy(done: Records) -> list[str]:
             continue
         first = next(iter(pairs.values()))[0]
         lines += [
-            f"**{data}**, {first['train_rows']} training rows, {len(first['right'])} test rows",
+            f"**{data}**, {first['train_rows']} training rows, epochs: {first['epochs']}, rate 2e-5, "
+            f"{len(first['right'])} test rows",
             "",
             "| seed | unfreeze | Trainer (b) | difference in points, 95 % interval |",
             "|---|---|---|---|",
@@ -227,7 +232,7 @@ def _defaults(done: Records) -> list[str]:
         interval = values["interval"]
         shown = f"{values['value']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
         against = "<br>".join(
-            f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points(list(b['difference'].values()))}"
+            f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points([b['difference'][k] for k in _DIFFERENCE])}"
             for b in values["baselines"]
         )
         size = f"{values['train_rows']:,} / {values['samples']:,} {values['split']}"

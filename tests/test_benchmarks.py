@@ -266,10 +266,19 @@ def test_the_lower_bound_is_judged_against_the_margin(tmp_path: Path, theirs: st
     for seed in cells.SEEDS:
         for system, signs in (("u", right), ("b", theirs)):
             name = f"accuracy/sst2/{seed}/{system}"
-            values = {"accuracy": signs.count("1") / 1000, "right": signs, "train_rows": 2000}
+            values = {"accuracy": signs.count("1") / 1000, "right": signs, "train_rows": 2000, "epochs": 2}
             records.append(record(name, **values))
     shown = page(tmp_path, *records)
     assert f"The lower bound is {verdict} -1.5 points." in shown
+
+
+def test_a_baseline_stands_there_with_its_difference_and_interval_in_order(tmp_path: Path) -> None:
+    difference = {"high": 0.03, "low": 0.01, "value": 0.02}  # as they lie in the run's file
+    baseline = {"name": "tfidf", "metric": "accuracy", "value": 0.8, "run_value": 0.82, "difference": difference}
+    values = {"value": 0.82, "interval": [0.8, 0.84], "train_rows": 100, "samples": 50, "split": "test"}
+    shown = page(tmp_path, record("defaults/sst2/minilm", **values, metric="accuracy", baselines=[baseline]))
+    assert "accuracy 0.8200 [0.8000, 0.8400]" in shown
+    assert "tfidf (accuracy) 0.8000: +2.00 [+1.00, +3.00]" in shown
 
 
 def test_failures_parts_and_a_busy_machine_are_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,23 @@ def subclasses(cls: type) -> set[type]:
 ERRORS = {cls.__name__ for cls in subclasses(UnfreezeError) if cls.__module__ == "unfreeze.errors"}
 
 
+@functools.cache
 def raised_codes() -> dict[str, set[str]]:
     """Code -> names of the error classes it is raised with."""
     found: dict[str, set[str]] = {}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
-                for constant in ast.walk(node.args[0]) if node.args else ():
-                    if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                        found.setdefault(constant.value, set()).add(node.func.id)
+                for code in constants(node.args[0]) if node.args else ():
+                    found.setdefault(code, set()).add(node.func.id)
     return found
+
+
+def constants(node: ast.expr) -> list[str]:
+    """The texts an expression may be: itself, or either side of a choice."""
+    if isinstance(node, ast.IfExp):
+        return constants(node.body) + constants(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
 def test_the_examples_in_the_docstrings_are_true():

@@ -21,7 +21,6 @@ app = typer.Typer(
     name="unfreeze",
     help="Fine-tune a pretrained model on your own data: one command, measured and resumable.",
     epilog="First steps:  unfreeze demo,  then  unfreeze train FILE.csv  and  unfreeze predict RUN TEXT",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -74,11 +73,14 @@ Encoding = Annotated[
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         print(f"unfreeze {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command(epilog="Example:  unfreeze train reviews.csv --schedule 'last(2)' --set train.epochs=3")
@@ -384,8 +386,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (KeyboardInterrupt, typer.Abort):
+        # While it trains, a signal ends in `Interrupted` and 75; here there is nothing to resume.
         progress.print("stopped")
-        sys.exit(75)
+        sys.exit(130)
     except Exception as error:
         foreseen = _foreseen(error)
         if foreseen is None:
