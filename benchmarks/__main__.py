@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from benchmarks.material import MaterialError
 from benchmarks.results import Record, Results, State, without_paths
 
 HERE = Path(__file__).parent
-# What a cell's process says with its exit status; others mean that it failed.
-_DONE, _PARTIAL = 0, 75
+# What a cell's process says with its exit status; any other means that it was ended from outside.
+_DONE, _FAILED, _PARTIAL = 0, 1, 75
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,12 +116,11 @@ def _in_a_process_of_its_own(cell: Cell, folder: Path, tiny: bool) -> Record:
         _end(process)
         raise
     state: State = {_DONE: "done", _PARTIAL: "partial"}.get(process.returncode, "failed")  # type: ignore[assignment]
-    values: dict[str, Any] = {"machine": {}}
+    values: dict[str, Any] = json.loads(output.splitlines()[-1]) if output.strip() else {"machine": {}}
     if state == "failed":
-        values["cause"] = without_paths((complaints.strip().splitlines() or ["it ended without a word"])[-1])
+        last_words = (complaints.strip().splitlines() or ["it ended without a word"])[-1]
+        values["cause"] = without_paths(values.get("cause", last_words))
         print(complaints, file=sys.stderr)
-    else:
-        values = json.loads(output.splitlines()[-1])
     return Record(
         cell=cell.name,
         kind=cell.kind,
@@ -150,6 +150,9 @@ def _run_in_this_process(cell: Cell, runs: Path, tiny: bool) -> int:
             values = cells.execute(cell, runs, tiny=tiny)
         except Unfinished as unfinished:
             values, status = {"cause": str(unfinished)}, _PARTIAL
+        except Exception as error:
+            traceback.print_exc()
+            values, status = {"cause": f"{type(error).__name__}: {error}".splitlines()[0]}, _FAILED
         values = {**values, "machine": measure.machine()}
     print(json.dumps(values), file=line)
     if status == _DONE:

@@ -382,10 +382,22 @@ def test_cells_whose_data_are_not_here_are_passed_over(
     assert Results(tmp_path / "results").read() == []
 
 
-def test_a_cell_whose_process_fails_leaves_a_record_with_the_cause(tmp_path: Path) -> None:
+def test_a_cell_whose_process_ends_early_leaves_a_record_with_its_last_words(tmp_path: Path) -> None:
     found = command._in_a_process_of_its_own(cells.Cell("plan/no such", "plan", None, None), tmp_path, True)
+    assert (found.state, found.values["cause"]) == ("failed", "LookupError: there is no cell 'plan/no such'")
+
+
+def test_a_cell_that_fails_leaves_a_record_with_the_cause_and_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dev" / "sst2").mkdir(parents=True)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setenv("UNFREEZE_DATA", str(tmp_path))
+    monkeypatch.setenv("UNFREEZE_MINILM", str(tmp_path))
+    assert command.main(["--folder", str(tmp_path / "out"), "run", "plan/sst2/head"]) == 1
+    (found,) = Results(tmp_path / "out" / "results").read()
     assert found.state == "failed"
-    assert found.values["cause"] == "LookupError: there is no cell 'plan/no such'"
+    assert found.values["cause"] == "FileNotFoundError: [Errno 2] No such file or directory: 'train.csv'"
 
 
 def test_a_cell_runs_in_a_process_of_its_own_and_leaves_its_record(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_predict_as_json_gives_one_object_a_row_with_the_best_labels(place):
     assert [sorted(f) for f in found] == [["label", "probability", "top"]]
     assert sorted(found[0]["top"]) == ["negative", "positive"]
     assert sum(found[0]["top"].values()) == pytest.approx(1)
-    assert list(found[0]["top"])[0] == found[0]["label"]
+    assert next(iter(found[0]["top"])) == found[0]["label"]
 
 
 def test_predict_answers_a_file_like_its_texts_one_by_one(place):
@@ -370,9 +370,11 @@ def test_a_task_of_ones_own_is_named_on_the_command_line_only(place):
 
 def test_options_reach_the_api_as_they_were_given(monkeypatch):
     seen = {}
-    monkeypatch.setattr(api, "train", lambda **given: seen.update(given) or (_ for _ in ()).throw(Interrupted("INTERRUPTED", "")))
-    line = "train d.csv --task t --model m --schedule s --test x --output o --seed 4 --set a=1 --set b=2 --allow-remote-code"
-    unfreeze(*shlex.split(line))
+    monkeypatch.setattr(
+        api, "train", lambda **given: seen.update(given) or (_ for _ in ()).throw(Interrupted("INTERRUPTED", ""))
+    )
+    line = "d.csv --task t --model m --schedule s --test x --output o --seed 4 --set a=1 --set b=2 --allow-remote-code"
+    unfreeze("train", *shlex.split(line))
     assert seen.pop("console") is cli.progress
     assert seen == {
         "data": "d.csv",

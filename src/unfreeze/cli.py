@@ -66,9 +66,7 @@ Remote = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
-Encoding = Annotated[
-    str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")
-]
+Encoding = Annotated[str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")]
 
 
 @app.callback(invoke_without_command=True)

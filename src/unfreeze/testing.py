@@ -386,6 +386,7 @@ def check_one_batch_can_be_overfitted(case: TaskCase) -> bool | None:
 
 def check_save_and_load_predict_the_same(case: TaskCase) -> bool | None:
     """What is written answers bit for bit as what was in memory."""
+    case = _finished(case)
     with _stored(case) as again, torch.inference_mode():
         before = case.task.predict(case.model, case.batch)
         after = again.task.predict(again.model, again.task.collate(_encoded(again.task, case.rows)))
@@ -404,7 +405,7 @@ def check_the_predictor_answers_as_evaluation(case: TaskCase) -> bool | None:
 
     evaluate_rows(case.task, case.model, case.rows, intervals=False, observe=observe)
     text = case.task.roles.text
-    with _stored(case) as again:
+    with _stored(_finished(case)) as again:
         served = again.predict([{column: row.values[column] for column in text} for row in case.rows])
     for row, prediction in zip((e.row for e in case.examples), served, strict=True):
         assert prediction.row == row, f"the answers do not come in the order of the rows: {prediction.row}, not {row}"
@@ -476,6 +477,13 @@ CHECKS: tuple[Callable[[TaskCase], bool | None], ...] = (
 
 
 # pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _finished(case: TaskCase) -> TaskCase:
+    """A copy after `Task.finish`, as it is before a model is written."""
+    task, model = copy.copy(case.task), copy.deepcopy(case.model)
+    task.finish(model)
+    return dataclasses.replace(case, task=task, model=model, examples=_encoded(task, case.rows))
 
 
 @contextmanager

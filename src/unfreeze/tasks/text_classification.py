@@ -116,8 +116,8 @@ class TextClassification(Task):
 
     @property
     def _may_keep_head(self) -> bool:
-        """A regression head that gives values in the data's unit cannot go on with scaled targets."""
-        return (self.targets.center, self.targets.scale) == (0.0, 1.0)
+        """A regression head that gives values in the data's unit (see `finish`) cannot go on with scaled targets."""
+        return self.targets.scale == 1.0
 
     def finish(self, model: torch.nn.Module) -> None:
         """Let a regression head give values in the data's unit, so that any tool reads them right.
