@@ -385,12 +385,16 @@ def check_one_batch_can_be_overfitted(case: TaskCase) -> bool | None:
 
 
 def check_save_and_load_predict_the_same(case: TaskCase) -> bool | None:
-    """What is written answers bit for bit as what was in memory."""
+    """What is written is read back bit for bit, and answers the same."""
     case = _finished(case)
     with _stored(case) as again, torch.inference_mode():
+        one, other = case.model.state_dict(), again.model.state_dict()
+        changed = [name for name in one.keys() | other.keys() if not _is_equal(one.get(name), other.get(name))]
+        assert not changed, f"weights that were read back differ: {', '.join(sorted(changed))}"
         before = case.task.predict(case.model, case.batch)
         after = again.task.predict(again.model, again.task.collate(_encoded(again.task, case.rows)))
-        assert _is_equal(before, after), "the model that was read back answers differently"
+        # Not bit for bit: a file's tensors may lie unaligned in memory, and then kernels add up in another order.
+        assert _is_equal(before, after, TOLERANCE), "the model that was read back answers differently"
         assert again.task.stored() == case.task.stored(), "the bound state changes when it is written and read back"
     return None
 
@@ -536,13 +540,15 @@ def _is_near(value: float, wanted: float) -> bool:
     return abs(value - wanted) <= TOLERANCE * max(1.0, abs(wanted))
 
 
-def _is_equal(one: Any, other: Any) -> bool:
+def _is_equal(one: Any, other: Any, tolerance: float = 0.0) -> bool:
+    """Whether tensors, or lists or dicts of them, are the same; with a tolerance, nearly."""
     if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
+        is_tensor = isinstance(other, torch.Tensor) and one.shape == other.shape
+        return is_tensor and bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance))
     if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(_is_equal(one[k], other[k]) for k in one)
+        return one.keys() == other.keys() and all(_is_equal(one[k], other[k], tolerance) for k in one)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(_is_equal(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(_is_equal(a, b, tolerance) for a, b in zip(one, other, strict=True))
     return bool(np.all(one == other))
 
 

@@ -161,7 +161,7 @@ class AnswersOtherwiseInService(TextClassification):
 class LearnsWhileEncoding(TextClassification):
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         if "soup" in str(row.values["text"]):
-            self.max_length = 9
+            self.max_length -= 1
         return super().encode(row, train=train)
 
 

@@ -147,6 +147,8 @@ class Engine:
         )
         with self.source.train.open():
             self._run_steps(model, optimizer, phase, list(trainable.values()))
+        # Trap: recorded rows mean something only while their replay is installed.
+        self.source = self.sources.rows
         self.moments |= moments_by_name(optimizer.optimizer)
         self._leave_phase(index)
 

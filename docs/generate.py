@@ -1,0 +1,139 @@
+"""Write the parts of the documents that follow from the code: docs/errors.md, and the table of keys in docs/recipes.md.
+
+``python docs/generate.py`` writes them; a test says when they are out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import unfreeze
+from unfreeze import errors, recipe
+
+DOCS = Path(__file__).parent
+BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
+
+ERRORS_HEAD = """\
+# Errors
+
+<!-- Written by docs/generate.py; do not edit. -->
+
+Every failure that was foreseen is one block on standard error: its code, what is wrong, where (file and row, column,
+layer, run and step), and what to do, mostly the next thing to type.
+
+```
+E-DATA-COLUMN: there is no column 'lable' for data.label
+  where: reviews.csv:2
+  do:    did you mean 'label'? --set data.label=label
+```
+
+From Python the same is an exception of the class named below, with the attributes `code`, `what`, `where` and `remedy`.
+An error that was not foreseen is shown with its traceback as `E-INTERNAL`; please report it.
+"""
+STATUSES = {
+    0: "done",
+    1: "an error of unfreeze itself",
+    2: "the request was wrong: command line, recipe, data, task",
+    4: "a model, tokenizer or weight file",
+    5: "a number that is not finite",
+    6: "memory, disk, a missing package",
+    7: "a process of several was lost",
+    75: "interrupted, after a checkpoint; `unfreeze resume RUN` goes on",
+    130: "stopped by Ctrl-C where there is nothing to resume",
+}
+# How each code's messages begin is shown up to so many different ones.
+MESSAGES_SHOWN = 4
+
+
+def errors_page() -> str:
+    """docs/errors.md: exit statuses, then every code with its meaning and the messages it comes with."""
+    found = raised()
+    lines = [ERRORS_HEAD, "## Exit statuses\n", "| status | meaning |", "| --- | --- |"]
+    lines += [f"| {status} | {meaning} |" for status, meaning in STATUSES.items()]
+    for code, meaning in errors.CODES.items():
+        uses = found.get(code, [])
+        classes = sorted({name for name, _ in uses})
+        status = getattr(errors, classes[0]).exit_status if classes else 1
+        named = f", `{'`, `'.join(classes)}`" if classes else ""
+        lines.append(f"\n## E-{code}\n\n{meaning[0].upper()}{meaning[1:]}. Exit status {status}{named}.")
+        messages = list(dict.fromkeys(message for _, message in uses if message))[:MESSAGES_SHOWN]
+        lines += ["", *(f"- {message}" for message in messages)] if messages else []
+    return "\n".join(lines) + "\n"
+
+
+def raised() -> dict[str, list[tuple[str, str]]]:
+    """Code -> (error class, message) of each place in the package that makes such an error."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(Path(unfreeze.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for call in _errors_made(function):
+                messages = _messages(call.args[1], function) if len(call.args) > 1 else []
+                for code in _choices(call.args[0]):
+                    found.setdefault(code, []).extend((ast.unparse(call.func), text) for text in messages or [""])
+    return found
+
+
+def _errors_made(function: ast.FunctionDef) -> Iterator[ast.Call]:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+            made = getattr(errors, node.func.id, None)
+            if isinstance(made, type) and issubclass(made, errors.UnfreezeError):
+                yield node
+
+
+def _choices(node: ast.expr) -> list[str]:
+    if isinstance(node, ast.IfExp):
+        return _choices(node.body) + _choices(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def _messages(node: ast.expr, function: ast.FunctionDef) -> list[str]:
+    """Messages with an ellipsis for every part that depends on the case; none where they are made elsewhere."""
+    if isinstance(node, ast.Name):
+        return [text for value in _last_given(node, function) for text in _messages(value, function)]
+    if isinstance(node, ast.IfExp):
+        return _messages(node.body, function) + _messages(node.orelse, function)
+    if isinstance(node, ast.BinOp):
+        return _messages(node.left, function)
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    text = re.sub(r"\s+", " ", "".join(str(p.value) if isinstance(p, ast.Constant) else "…" for p in parts)).strip()
+    return [text] if re.search(r"[a-z]{3}", text) else []
+
+
+def _last_given(name: ast.Name, function: ast.FunctionDef) -> list[ast.expr]:
+    """What a name was last given before it is used."""
+    given: list[tuple[int, ast.expr]] = []
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and node.lineno < name.lineno:
+            for target in node.targets:
+                is_pair = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+                pairs = zip(target.elts, node.value.elts, strict=False) if is_pair else [(target, node.value)]
+                given += [(node.lineno, value) for named, value in pairs if ast.unparse(named) == name.id]
+    return [max(given, key=lambda pair: pair[0])[1]] if given else []
+
+
+def keys_table() -> str:
+    """Every recipe key with what it means."""
+    rows = [f"| `{key}` | {description} |" for key, description in recipe.keys().items()]
+    return "\n".join(["| key | meaning |", "| --- | --- |", *rows])
+
+
+def recipes_page(text: str) -> str:
+    """docs/recipes.md with its table of keys anew."""
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{keys_table()}\n{END}{rest.split(END)[1]}"
+
+
+def pages() -> dict[Path, str]:
+    """Each generated document with what should stand in it."""
+    recipes = DOCS / "recipes.md"
+    return {DOCS / "errors.md": errors_page(), recipes: recipes_page(recipes.read_text(encoding="utf-8"))}
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
