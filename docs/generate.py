@@ -110,8 +110,9 @@ def _last_given(name: ast.Name, function: ast.FunctionDef) -> list[ast.expr]:
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and node.lineno < name.lineno:
             for target in node.targets:
-                is_pair = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-                pairs = zip(target.elts, node.value.elts, strict=False) if is_pair else [(target, node.value)]
+                pairs = [(target, node.value)]
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    pairs = list(zip(target.elts, node.value.elts, strict=False))
                 given += [(node.lineno, value) for named, value in pairs if ast.unparse(named) == name.id]
     return [max(given, key=lambda pair: pair[0])[1]] if given else []
 

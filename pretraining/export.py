@@ -1,6 +1,6 @@
 """Put a finished pretraining run into the package as builtin:text, in half precision, with its card.
 
-    python pretraining/export.py build/pretrained/model src/unfreeze/builtin/text
+python pretraining/export.py build/pretrained/model src/unfreeze/builtin/text
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python pretraining/student.py --teacher TEACHER --corpus general.txt.xz --output build/student
 
-ELECTRA's architecture (arXiv 2003.10555) is used because its embeddings may be narrower than its layers: 128 numbers for
-a token instead of 384 leave room for a useful vocabulary in a 12 MB package. The embeddings start as the best rank-128
+ELECTRA's architecture (arXiv 2003.10555) is used because its embeddings may be narrower than its layers: 128 numbers
+for a token instead of 384 leave room for a useful vocabulary in a 12 MB package. The embeddings start as the best rank-128
 approximation of the teacher's (singular value decomposition), the layers as copies of two of its six layers.
 """
 
@@ -25,7 +25,7 @@ POSITIONS = 256
 
 
 def most_used_pieces(tokenizer: PreTrainedTokenizerFast, corpus: Path, size: int) -> list[str]:
-    """The special tokens, all single characters the corpus uses, and the most frequent pieces, in the teacher's order."""
+    """Special tokens, single characters the corpus uses, and the most frequent pieces, in the teacher's order."""
     counts: collections.Counter[int] = collections.Counter()
     with lzma.open(corpus, "rt", encoding="utf-8") as lines:
         batch: list[str] = []
@@ -102,7 +102,9 @@ def student_model(teacher: Any, ids: list[int], layers: list[int]) -> ElectraFor
         embeddings.token_type_embeddings.weight.copy_(types @ down)
         sums = embeddings.word_embeddings.weight[:2000]
         full = teacher.embeddings.LayerNorm(words[:2000] + types[0]).std()
-        student.electra.embeddings_project.weight.copy_(down * full / torch.nn.functional.layer_norm(sums @ down.T, (down.shape[0],)).std())
+        student.electra.embeddings_project.weight.copy_(
+            down * full / torch.nn.functional.layer_norm(sums @ down.T, (down.shape[0],)).std()
+        )
         student.electra.embeddings_project.bias.copy_(teacher.embeddings.LayerNorm.bias)
         for mine, its in zip(student.electra.encoder.layer, layers, strict=True):
             mine.load_state_dict(teacher.encoder.layer[its].state_dict())

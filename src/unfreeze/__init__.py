@@ -55,7 +55,43 @@ _HOMES = {
     "train": "api",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = [
+    "Batch",
+    "DataError",
+    "Duration",
+    "Example",
+    "Finding",
+    "Interrupted",
+    "LossOutput",
+    "LossTerm",
+    "ModelError",
+    "NumericsError",
+    "Phase",
+    "Plan",
+    "Prediction",
+    "Predictor",
+    "Recipe",
+    "RecipeError",
+    "ResourceError",
+    "Row",
+    "Run",
+    "Schedule",
+    "TaskError",
+    "TrainedRun",
+    "UnfreezeError",
+    "__version__",
+    "evaluate",
+    "full",
+    "gradual",
+    "head",
+    "inspect",
+    "last",
+    "plan",
+    "predict",
+    "report",
+    "resume",
+    "train",
+]
 
 if TYPE_CHECKING:
     from unfreeze.api import TrainedRun, evaluate, plan, predict, report, resume, train

@@ -69,7 +69,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text; a lone surrogate, as in the name of a file that is not UTF-8, is written as ``\\udc80``."""
+    """`write_bytes` of UTF-8 text; a lone surrogate, as in a file name that is not UTF-8, becomes ``\\udc80``."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 

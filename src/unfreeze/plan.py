@@ -28,8 +28,8 @@ from unfreeze.preparation import Prepared
 from unfreeze.schedule import Phase, Schedule, Span, gradual
 from unfreeze.types import Duration
 
-# Rates: 4e-5 at BERT-base's width of 768, the upper half of what its authors advise, and inversely to the width elsewhere,
-# as Adam's best rate of hidden weights goes (Yang et al. 2022, arXiv 2203.03466, table 8).
+# Rates: 4e-5 at BERT-base's width of 768, the upper half of what its authors advise, and inversely to the width
+# elsewhere, as Adam's best rate of hidden weights goes (Yang et al. 2022, arXiv 2203.03466, table 8).
 BASE_RATE, BASE_WIDTH, LARGEST_RATE = 4e-5, 768, 5e-4
 HEAD_ONLY_RATE = 1e-3
 HEAD_RATE_FACTOR = 5

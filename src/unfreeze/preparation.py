@@ -210,10 +210,8 @@ def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:
 def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
     """Hold out what the user did not provide: see `ROWS_FOR_A_THIRD_PART`."""
     asked = recipe.data.validation
-    if splits.validation is not None:
-        fraction = 0.0
-    else:
-        fraction = asked if isinstance(asked, float | int) else HELD_OUT_FRACTION
+    unnamed = asked if isinstance(asked, float | int) else HELD_OUT_FRACTION
+    fraction = 0.0 if splits.validation is not None else unnamed
     rows = len(splits.train)
     test_fraction = HELD_OUT_FRACTION if splits.test is None and rows >= ROWS_FOR_A_THIRD_PART and asked != 0 else 0.0
     if not fraction and not test_fraction:

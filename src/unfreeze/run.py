@@ -70,7 +70,8 @@ class Status:
     """How a run stands or ended.
 
     Attributes:
-        state: ``running``, ``trained`` (weights are final, not yet written out), ``done``, ``interrupted`` or ``failed``.
+        state: ``running``, ``trained`` (the model is written, not yet measured), ``done``, ``interrupted`` or
+            ``failed``.
         cause: Why it stopped; empty while it runs and where it is done.
         step: The last optimizer step that is part of the weights.
         next: What to do next, as a command where there is one.

@@ -72,7 +72,7 @@ CONFIGS: dict[str, Any] = {
         bos_token_id=2,
         eos_token_id=3,
         num_labels=3,
-    ),  # fmt: skip
+    ),
     "opt": lambda: transformers.OPTConfig(ffn_dim=64, word_embed_proj_dim=32, **COMMON),
     "llama": lambda: transformers.LlamaConfig(**GROUPED),
     "mistral": lambda: transformers.MistralConfig(**GROUPED),
@@ -87,8 +87,8 @@ CONFIGS: dict[str, Any] = {
         vocab_size=VOCABULARY, hidden_size=32, n_layer=4, n_head=2, num_labels=3, pad_token_id=0
     ),
 }
-# A later layer of these needs more than the hidden state (a position bias made once, shared layers), or the hidden state
-# depends on the padding.
+# A later layer of these needs more than the hidden state (a position bias made once, shared layers), or the hidden
+# state depends on the padding.
 REFUSED = {("mpnet", "middle"), ("albert", "middle")} | {
     (name, place) for name in ("nystromformer", "convbert") for place in ("head", "middle")
 }
@@ -142,9 +142,17 @@ def test_replay_gives_the_outputs_and_gradients_of_the_full_forward(
     found = checked_at(task, model, groups, group, examples)
     exact = Checked(found.boundary, "float32", 0.0)
     (store,) = record(
-        task, model, [exact], examples, [tmp_path / "store"], [{}],
-        budget_bytes=10**9, budget_tokens=256, reuse=True, say=pytest.fail,
-    )  # fmt: skip
+        task,
+        model,
+        [exact],
+        examples,
+        [tmp_path / "store"],
+        [{}],
+        budget_bytes=10**9,
+        budget_tokens=256,
+        reuse=True,
+        say=pytest.fail,
+    )
     rows = Rows(task, examples)
     replay = Replay(model, groups, exact.boundary, inputs_like(task, examples))
     recorded = RecordedRows(rows, exact, store, replay)
@@ -176,9 +184,17 @@ def test_a_head_keeps_only_what_it_reads(
     found = checked_at(task, model, groups, "head", examples)
     assert found.boundary.reads == reads
     (store,) = record(
-        task, model, [found], examples, [tmp_path / "store"], [{}],
-        budget_bytes=10**9, budget_tokens=256, reuse=True, say=pytest.fail,
-    )  # fmt: skip
+        task,
+        model,
+        [found],
+        examples,
+        [tmp_path / "store"],
+        [{}],
+        budget_bytes=10**9,
+        budget_tokens=256,
+        reuse=True,
+        say=pytest.fail,
+    )
     assert store.values.shape == (len(examples), 32)
 
 
@@ -200,9 +216,17 @@ def test_a_store_is_used_again_and_a_damaged_one_is_recorded_anew(
 
     def once(say: Any) -> Store:
         return record(
-            task, model, [found], examples, [tmp_path / "store"], [{}],
-            budget_bytes=10**9, budget_tokens=256, reuse=True, say=say,
-        )[0]  # fmt: skip
+            task,
+            model,
+            [found],
+            examples,
+            [tmp_path / "store"],
+            [{}],
+            budget_bytes=10**9,
+            budget_tokens=256,
+            reuse=True,
+            say=say,
+        )[0]
 
     first = np.array(once(pytest.fail).values)
     stamp = (tmp_path / "store" / "values.bin").stat().st_mtime_ns
@@ -228,9 +252,18 @@ def test_a_recording_that_is_killed_leaves_nothing_behind(
 
     with pytest.raises(KeyboardInterrupt):
         record(
-            task, model, [found], examples, [tmp_path / "store"], [{}],
-            budget_bytes=10**9, budget_tokens=256, reuse=True, say=pytest.fail, on_row=stop,
-        )  # fmt: skip
+            task,
+            model,
+            [found],
+            examples,
+            [tmp_path / "store"],
+            [{}],
+            budget_bytes=10**9,
+            budget_tokens=256,
+            reuse=True,
+            say=pytest.fail,
+            on_row=stop,
+        )
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".lock")]
 
 
@@ -241,9 +274,17 @@ def test_a_budget_that_is_too_small_is_refused_with_the_figures(
     found = checked_at(task, model, groups, "group 2", examples)
     with pytest.raises(Refused, match="budget"):
         record(
-            task, model, [found], examples, [tmp_path / "store"], [{}],
-            budget_bytes=100, budget_tokens=256, reuse=True, say=pytest.fail,
-        )  # fmt: skip
+            task,
+            model,
+            [found],
+            examples,
+            [tmp_path / "store"],
+            [{}],
+            budget_bytes=100,
+            budget_tokens=256,
+            reuse=True,
+            say=pytest.fail,
+        )
 
 
 def test_the_least_recently_used_store_makes_room(tmp_path: Path) -> None:
@@ -269,9 +310,14 @@ SIZES = {"stem": 1000, "group 0": 100, "group 1": 100, "group 2": 100, "head": 5
 
 def facts(**changes: Any) -> RowFacts:
     values: dict[str, Any] = {
-        "train_tokens": 10**9, "train_rows": 10**6, "held_out_tokens": 10**7, "held_out_rows": 10**4, "width": 4,
-        "are_drawn_anew": False, "budget_bytes": 10**15,
-    }  # fmt: skip
+        "train_tokens": 10**9,
+        "train_rows": 10**6,
+        "held_out_tokens": 10**7,
+        "held_out_rows": 10**4,
+        "width": 4,
+        "are_drawn_anew": False,
+        "budget_bytes": 10**15,
+    }
     return RowFacts(**{**values, **changes})
 
 

@@ -37,7 +37,7 @@ def masked_often(case: TaskCase, times: int = 400) -> list[Any]:
 
 
 def test_of_the_tokens_to_predict_most_are_masked_some_random_some_shown(case: TaskCase) -> None:
-    """BERT, section 3.1: 15 % of the tokens; 80, 10 and 10 % of them. A tenth of 4,000 tokens has a deviation of 0.5 %."""
+    """BERT, section 3.1: 15 % of the tokens; 80, 10 and 10 % of them. A tenth of 4,000 deviates by 0.5 %."""
     shown: dict[str, int] = {"mask": 0, "same": 0, "other": 0}
     tokens = chosen = 0
     for before, after in zip(case.examples * 400, masked_often(case), strict=True):

@@ -213,7 +213,15 @@ def test_a_label_that_is_no_number_is_refused_with_its_place(bad: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [(True, "true"), (np.bool_(False), "false"), (3.0, "3"), (np.float32(2), "2"), (0.5, "0.5"), (7, "7"), (" a ", " a ")],
+    [
+        (True, "true"),
+        (np.bool_(False), "false"),
+        (3.0, "3"),
+        (np.float32(2), "2"),
+        (0.5, "0.5"),
+        (7, "7"),
+        (" a ", " a "),
+    ],
 )
 def test_the_name_of_a_raw_value(value: Any, name: str) -> None:
     assert canonical(value) == name
@@ -221,7 +229,13 @@ def test_the_name_of_a_raw_value(value: Any, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "parts"),
-    [("2, 17", ["2", "17"]), (["x", 3], ["x", "3"]), ("a|b;c", ["a", "b", "c"]), ("  ", []), (np.array([1, 0]), ["1", "0"])],
+    [
+        ("2, 17", ["2", "17"]),
+        (["x", 3], ["x", "3"]),
+        ("a|b;c", ["a", "b", "c"]),
+        ("  ", []),
+        (np.array([1, 0]), ["1", "0"]),
+    ],
 )
 def test_the_parts_of_a_multi_label_value(value: Any, parts: list[str]) -> None:
     assert parts_of(value) == parts

@@ -270,12 +270,15 @@ def test_the_newest_two_and_the_best_are_kept(engine: Callable[..., Any], tmp_pa
             counts.append((steps, best))
 
     engine(folder, checkpoint_minutes=0, observers=[look]).train()
-    assert [steps for steps, _ in counts[:3]] == [["step-000000"], ["step-000000", "step-000001"]] + [
-        ["step-000001", "step-000002"]
+    assert [steps for steps, _ in counts[:3]] == [
+        ["step-000000"],
+        ["step-000000", "step-000001"],
+        ["step-000001", "step-000002"],
     ]
     assert all(len(steps) <= 2 for steps, _ in counts)
     wanted = {
-        json.loads((path / "state.json").read_text())["best"]["step"] for path in (folder / "checkpoints").glob("step-*")
+        json.loads((path / "state.json").read_text())["best"]["step"]
+        for path in (folder / "checkpoints").glob("step-*")
     }
     assert {int(p.name[5:]) for p in (folder / "checkpoints").glob("best-*")} == wanted
 

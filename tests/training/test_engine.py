@@ -44,9 +44,7 @@ def events(engine: Any, kind: str) -> list[Event]:
 
 # accumulation ----------------------------------------------------------------------------------------------------
 
-MULTI = [
-    {"text": row["text"], "label": "0,1" if i % 3 == 0 else str(i % 3)} for i, row in enumerate(small.reviews())
-]
+MULTI = [{"text": row["text"], "label": "0,1" if i % 3 == 0 else str(i % 3)} for i, row in enumerate(small.reviews())]
 NUMBERS = [{"text": row["text"], "label": i * 0.37 - 2} for i, row in enumerate(small.reviews())]
 UNEVEN = [row for i, row in enumerate(small.reviews(40)) if i % 2 == 0 or i % 6 == 1]
 KINDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
@@ -102,7 +100,9 @@ def test_micro_batches_change_memory_and_not_the_gradient(
     kind: str, kinds: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     made = kinds[kind]
-    chosen = data.draw(st.lists(st.integers(0, len(made.prepared.train_examples) - 1), min_size=2, max_size=8, unique=True))
+    chosen = data.draw(
+        st.lists(st.integers(0, len(made.prepared.train_examples) - 1), min_size=2, max_size=8, unique=True)
+    )
     rows = [made.prepared.train_examples[i] for i in chosen]
     budget = data.draw(st.integers(1, 60), label="micro_batch_tokens")
     folder = tmp_path_factory.mktemp("runs")
@@ -271,7 +271,8 @@ def test_discriminative_rates_reach_their_groups(plain: Any, tmp_path: Path) -> 
     after = small.weights_of(engine.train())
     groups = LayerGroups.of(engine.model)
     moved = {
-        group: max(float((after[n] - before[n]).abs().max()) for n in groups.parameters(group)) for group in groups.names
+        group: max(float((after[n] - before[n]).abs().max()) for n in groups.parameters(group))
+        for group in groups.names
     }
     assert moved == pytest.approx(rates, rel=1e-3)
 
@@ -311,9 +312,7 @@ def test_the_best_weights_are_kept(usual: Any, tmp_path: Path, phases: str) -> N
     ruin = dataclasses.replace(ruin, learning_rates=dict.fromkeys(ruin.learning_rates, 1.0), decay="constant")
     chosen = [dataclasses.replace(ruin, span="all")] if phases == "within a phase" else [*good, ruin]
     watch = best_of(lambda: engine)
-    engine = usual.engine(
-        tmp_path / "run", chosen, observers=[watch], validation=usual.prepared.train_examples[:12]
-    )
+    engine = usual.engine(tmp_path / "run", chosen, observers=[watch], validation=usual.prepared.train_examples[:12])
     end = small.weights_of(engine.train())
     evaluations = list(events(engine, "evaluation"))
     best = [e.values["metrics"]["loss"] for e in evaluations if e.values["is_best"]][-1]
@@ -363,7 +362,9 @@ class InfiniteLoss(TextClassification):
         return LossOutput({"loss": LossTerm(output.terms["loss"].sum + bad)}, output.outputs)
 
 
-@pytest.mark.parametrize(("kind", "said"), [(InfiniteGradient, "gradient's norm is nan"), (InfiniteLoss, "loss is inf")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(InfiniteGradient, "gradient's norm is nan"), (InfiniteLoss, "loss is inf")]
+)
 def test_a_number_that_is_not_finite_stops_before_the_update(usual: Any, tmp_path: Path, kind: Any, said: str) -> None:
     inner = usual.prepared.task
     task = kind().bind(roles=inner.roles, targets=inner.targets, processor=inner.processor, max_length=64)

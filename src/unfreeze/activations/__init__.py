@@ -1,1 +1,1 @@
-"""The frozen part, computed once: record what enters a boundary, keep it on disk, replay it, and check that it is true."""
+"""The frozen part, computed once: record what enters a boundary, keep it, replay it, and check that it is true."""

@@ -112,7 +112,7 @@ def _check(
     exact = _difference(full, replayed(recorded))
     if not exact <= TOLERANCE_FLOAT32:
         raise Refused(
-            f"replaying at {boundary.group} changes the outputs by {exact:.1g} (relative; {TOLERANCE_FLOAT32:g} allowed): "
+            f"replaying at {boundary.group} changes the outputs by {exact:.1g} of the largest ({TOLERANCE_FLOAT32:g} allowed): "
             "a layer above needs more than the hidden states, or they depend on the padding"
         )
     half = recorded.to(torch.float16)
@@ -272,7 +272,7 @@ def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarra
 
 
 def shortened(example: Example, boundary: Boundary) -> Example:
-    """The example with one token, the one that is read or any other: the model then masks and pools a row of length 1."""
+    """The example with one token, the one that is read or any other: the model then pools a row of length 1."""
     if boundary.reads == "all":
         return example
     place = example.length - 1 if boundary.reads == "last" else 0

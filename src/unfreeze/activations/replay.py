@@ -117,7 +117,7 @@ def _stand_in(one: tuple[Any, int, int], two: tuple[Any, int, int], replay: Repl
     Dimensions that changed between the two sizes as the batch or the length did are taken from the current batch; the
     current batch is read off the recorded tensor.
     """
-    (tree_one, rows_one, tokens_one), (tree_two, rows_two, tokens_two) = one, two
+    (tree_one, rows_one, _), (tree_two, rows_two, _) = one, two
     leaves_one, structure = pytree.tree_flatten(tree_one)
     leaves_two, _ = pytree.tree_flatten(tree_two)
     plans = []

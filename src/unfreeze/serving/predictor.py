@@ -53,7 +53,7 @@ class Predictor:
         if loaded.new_parameters:
             raise ModelError(
                 "MODEL-BROKEN",
-                f"the model lacks {', '.join(loaded.new_parameters[:4])}, or its labels are not those it was trained with",
+                f"the model lacks {', '.join(loaded.new_parameters[:4])}, or has other labels than it was trained with",
                 where=str(path),
             )
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -208,7 +208,7 @@ def _learn_classes(
     for value in values:
         for name in parts_of(value) if multi else [canonical(value)]:
             found[name] = found.get(name, 0) + 1
-    # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is meant as a name, not as a position.
+    # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is a name, not a position.
     is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
     in_range = all(_INTEGER.match(n) and 0 <= int(float(n)) < len(names or ()) for n in found)
     as_ids = bool(names) and in_range and not is_named

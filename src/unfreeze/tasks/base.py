@@ -169,7 +169,7 @@ class Task(ABC):
 
     @abstractmethod
     def skeleton(self, config: Any) -> torch.nn.Module:
-        """The same model without pretrained weights, on torch's current default device: the plan calls it on ``meta``."""
+        """The same model without pretrained weights, on torch's default device; the plan calls it on ``meta``."""
 
     # rows --------------------------------------------------------------------------------------------------------
 
@@ -215,10 +215,10 @@ class Task(ABC):
     def metric(self) -> Metric:
         """A fresh state."""
 
-    def adjust(self, metric: Any) -> None:
+    def adjust(self, metric: Any) -> None:  # noqa: B027
         """Choose what is chosen on validation rows (thresholds) once training has ended; `metric` has seen them."""
 
-    def finish(self, model: torch.nn.Module) -> None:
+    def finish(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Fold into the weights what other tools would not know, before the model is written."""
 
     @property

@@ -35,8 +35,8 @@ class FillMask(Task):
 
     A text longer than the limit gives several examples. Of the tokens, `masked_fraction` are predicted: 80 % of them
     are shown as the mask token, 10 % as a random token, 10 % as they are (BERT, section 3.1). Training masks anew in
-    every epoch; evaluation uses one fixed mask a row, so that figures can be compared. In a text to predict, mask tokens
-    that stand in it are the ones to fill.
+    every epoch; evaluation uses one fixed mask a row, so that figures can be compared. In a text to predict, mask
+    tokens that stand in it are the ones to fill.
 
     Options:
         masked_fraction: Share of the tokens to predict.

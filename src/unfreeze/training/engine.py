@@ -280,7 +280,7 @@ class Engine:
             f"{what} in step {step}; no update was made with it",
             where=f"{self.run.folder}, step {step}, training rows {', '.join(map(str, rows[:8]))}"
             + (" ..." if len(rows) > 8 else ""),
-            remedy="lower the rate: --set train.learning_rate=... (a tenth), or look at these rows: unfreeze inspect DATA",
+            remedy="a tenth of the rate: --set train.learning_rate=...; or look at these rows: unfreeze inspect DATA",
         )
 
     def _try_widest_step(self) -> None:

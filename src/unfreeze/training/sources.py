@@ -215,7 +215,7 @@ def check_same_source(before: str, now: str, where: str) -> None:
     if before and before != now:
         raise ResourceError(
             "DISK",
-            f"this phase was begun with inputs from '{before}' and would go on with '{now}', which is not the same to the bit",
+            f"this phase was begun with inputs from '{before}'; going on with '{now}' would not be the same to the bit",
             where=where,
             remedy="make room for the recorded activations (unfreeze cache), then: unfreeze resume",
         )

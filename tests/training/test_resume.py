@@ -1,0 +1,302 @@
+"""`unfreeze resume` from a signal, a kill or a change of mind: the finished run is the one that nobody stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unfreeze import api, cli
+from unfreeze.data.sources import read
+from unfreeze.durable import sha256_of_file
+from unfreeze.errors import Interrupted, RequestError
+from unfreeze.run import Event, Run
+from unfreeze.testing import tiny_model
+
+small = SimpleNamespace(**run_path(str(Path(__file__).with_name("small.py"))))
+
+# Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
+PHASES = [{"span": span, "epochs": "3 steps"} for span in ("head", "last(1)", "all")]
+COMMAND = [sys.executable, "-m", "unfreeze"]
+
+# A task that is text-classification, and sends its process a signal once the run has done so many steps.
+SIGNALLED = """
+import os, pathlib, signal
+from unfreeze.tasks.text_classification import TextClassification
+
+class Signalled(TextClassification):
+    def loss(self, model, batch):
+        log = pathlib.Path(os.environ.get("WATCHED", "nothing"))
+        if log.is_file() and log.read_text().count('"kind": "step"') == int(os.environ["STEPS"]):
+            os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
+        return super().loss(model, batch)
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows, a model, a task of its own and a recipe."""
+    folder = tmp_path_factory.mktemp("place")
+    rows = small.reviews(40)
+    lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows)]
+    (folder / "reviews.csv").write_text("\n".join(lines) + "\n")
+    tiny_model(folder / "tiny", texts=[row["text"] for row in rows])
+    (folder / "own_task.py").write_text(SIGNALLED)
+    recipe = {
+        "data": {"source": str(folder / "reviews.csv"), "validation": 0.2},
+        "model": str(folder / "tiny"),
+        "schedule": PHASES,
+        "train": {"batch_size": 8, "threads": 1},
+        "cache": {"folder": str(folder / "cache")},
+        "baselines": False,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(place: Path) -> str:
+    return weights_of(train(place, place / "unbroken").folder)
+
+
+def train(place: Path, output: Path, **changes: Any) -> api.TrainedRun:
+    return api.train(recipe=place / "recipe.yaml", output=output, **changes)
+
+
+def weights_of(folder: Path) -> str:
+    return sha256_of_file(folder / "model" / "model.safetensors")
+
+
+def signal_after(step: int, number: signal.Signals) -> Callable[[Event], None]:
+    def observe(event: Event) -> None:
+        if event.kind == "step" and event.step == step:
+            os.kill(os.getpid(), number)
+
+    return observe
+
+
+def run_command(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(api.__file__).parents[1])
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def main(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit status of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["unfreeze", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+# signals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [(1, "SIGINT"), (3, "SIGTERM"), (5, "SIGTERM"), (6, "SIGINT"), (8, "SIGUSR1")]
+)
+def test_a_signal_ends_the_run_after_a_checkpoint_and_resume_ends_it_as_if_nothing_had_been(
+    place: Path, unbroken: str, tmp_path: Path, step: int, name: str
+) -> None:
+    folder = tmp_path / "run"
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught:
+        train(place, folder, observers=[signal_after(step, signal.Signals[name])])
+    assert caught.value.exit_status == 75
+    assert signal.getsignal(signal.SIGTERM) == before, "the caller's handlers are given back"
+    status = Run(folder).status
+    assert (status.state, status.cause, status.step, status.exit_status) == (
+        "interrupted", f"stopped by {name}", step, 75,
+    )  # fmt: skip
+    assert status.next == f"unfreeze resume {folder}"
+
+    resumed = api.resume(folder)
+    assert weights_of(folder) == unbroken
+    assert resumed.status.state == "done"
+    assert [e.step for e in resumed.events("step")] == list(range(1, 10))
+    reference = Run(place / "unbroken")
+    assert resumed.metrics["eval_loss"] == reference.metrics["eval_loss"]
+    assert resumed.metrics["train_steps"] == reference.metrics["train_steps"] == 9
+
+
+def test_a_second_signal_while_resuming_is_resumed_again(place: Path, unbroken: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(place, folder, observers=[signal_after(2, signal.SIGTERM)])
+    with pytest.raises(Interrupted):
+        api.resume(folder, observers=[signal_after(7, signal.SIGTERM)])
+    api.resume(folder)
+    assert weights_of(folder) == unbroken
+
+
+def test_an_observer_may_ask_to_stop(place: Path, unbroken: str, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="an observer"):
+        train(place, tmp_path / "run", observers=[lambda event: event.kind == "evaluation"])
+    api.resume(tmp_path / "run")
+    assert weights_of(tmp_path / "run") == unbroken
+
+
+def test_the_command_exits_with_75_and_resume_finishes_it(place: Path, unbroken: str) -> None:
+    arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "stopped")
+    stopped = run_command(*arguments, folder=place, SIGNAL="SIGTERM", STEPS="4", WATCHED="stopped/events.jsonl")
+    assert stopped.returncode == 75, stopped.stderr
+    assert "E-INTERRUPTED: stopped by SIGTERM" in stopped.stderr
+    assert "unfreeze resume stopped" in stopped.stderr
+    status = json.loads((place / "stopped" / "status.json").read_text())
+    assert (status["state"], status["exit_status"]) == ("interrupted", 75)
+    resumed = run_command("resume", "stopped", folder=place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights_of(place / "stopped") == unbroken
+
+
+def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path, unbroken: str) -> None:
+    arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "killed")
+    killed = run_command(*arguments, folder=place, SIGNAL="SIGKILL", STEPS="7", WATCHED="killed/events.jsonl")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert Run(place / "killed").status.state == "running"
+    resumed = run_command("resume", "killed", folder=place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert weights_of(place / "killed") == unbroken
+
+
+# after training --------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["_write_model", "measure", "_judge_and_report"])
+def test_a_run_that_dies_after_training_is_finished_without_training_again(
+    place: Path, unbroken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(api, step, die)
+        train(place, folder)
+    assert Run(folder).status.state == "failed"
+    done = api.resume(folder)
+    assert weights_of(folder) == unbroken
+    assert [e.step for e in done.events("step")] == list(range(1, 10))
+    assert (folder / "report.html").is_file()
+    assert done.metrics["eval_accuracy"] == Run(place / "unbroken").metrics["eval_accuracy"]
+
+
+# what resume refuses ---------------------------------------------------------------------------------------------
+
+
+def files_of(folder: Path) -> dict[str, tuple[str, int]]:
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+
+
+def test_resuming_a_finished_run_exits_with_0_and_changes_nothing(
+    place: Path, unbroken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_of(place / "unbroken")
+    assert main("resume", str(place / "unbroken"), monkeypatch=monkeypatch) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert files_of(place / "unbroken") == before
+
+
+@pytest.fixture
+def stopped(place: Path, tmp_path: Path) -> Path:
+    """An interrupted run on rows and a model of its own."""
+    rows = (place / "reviews.csv").read_text()
+    (tmp_path / "reviews.csv").write_text(rows)
+    tiny_model(tmp_path / "tiny", texts=[row["text"] for row in small.reviews(40)])
+    with pytest.raises(Interrupted):
+        train(
+            place, tmp_path / "run", data=str(tmp_path / "reviews.csv"), model=str(tmp_path / "tiny"),
+            observers=[signal_after(2, signal.SIGTERM)],
+        )  # fmt: skip
+    return tmp_path
+
+
+def change_a_word(folder: Path) -> None:
+    path = folder / "reviews.csv"
+    path.write_text(path.read_text().replace("soup", "stew", 1))
+
+
+def change_a_label(folder: Path) -> None:
+    path = folder / "reviews.csv"
+    path.write_text(path.read_text().replace(",negative", ",positive", 1))
+
+
+def lose_a_row(folder: Path) -> None:
+    path = folder / "reviews.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+
+
+def change_the_weights(folder: Path) -> None:
+    tiny_model(folder / "tiny", texts=[row["text"] for row in small.reviews(40)], seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(change_a_word, "data"), (change_a_label, "data"), (lose_a_row, "data"), (change_the_weights, "weights")],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_what_has_changed_is_refused(stopped: Path, change: Callable[[Path], None], what: str) -> None:
+    change(stopped)
+    status = Run(stopped / "run").status
+    with pytest.raises(RequestError, match=f"the {what} are not those this run was started with") as caught:
+        api.resume(stopped / "run")
+    assert (caught.value.code, caught.value.exit_status) == ("RUN-CHANGED", 2)
+    assert Run(stopped / "run").status == status, "a refused resume leaves the run as it is"
+
+
+def test_with_everything_put_back_it_goes_on(stopped: Path, unbroken: str) -> None:
+    original = (stopped / "reviews.csv").read_text()
+    change_a_word(stopped)
+    with pytest.raises(RequestError):
+        api.resume(stopped / "run")
+    (stopped / "reviews.csv").write_text(original)
+    api.resume(stopped / "run")
+    assert weights_of(stopped / "run") == unbroken
+
+
+def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(place: Path, unbroken: str, tmp_path: Path) -> None:
+    table = read(str(place / "reviews.csv")).train
+    rows = [dict(row.values) for row in table]
+    recipe = json.loads((place / "recipe.yaml").read_text())
+    del recipe["data"]["source"]
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    with pytest.raises(Interrupted):
+        train(tmp_path, tmp_path / "run", data=rows, observers=[signal_after(4, signal.SIGINT)])
+    rows.clear()
+    api.resume(tmp_path / "run")
+    assert weights_of(tmp_path / "run") == unbroken
+
+
+# numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_diverging_run_exits_with_5_and_says_so_in_its_status(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("train.head_learning_rate=1e38", "train.max_gradient_norm=1e9", "train.warmup_fraction=0")
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    folder = tmp_path / "run"
+    status = main("train", str(place / "recipe.yaml"), "--output", str(folder), *arguments, monkeypatch=monkeypatch)
+    assert status == 5
+    assert "E-NOT-FINITE" in capsys.readouterr().err
+    recorded = Run(folder).status
+    assert (recorded.state, recorded.exit_status) == ("failed", 5)
+    assert recorded.cause.startswith("E-NOT-FINITE: ")
+    assert not (folder / "model").exists()
