@@ -24,7 +24,7 @@ _OWN_ATTENTION_DROPOUT = 0.1  # MiniLM's
 _WORDS = ("good", "bad", "film", "plot", "slow", "bright", "scene", "again", "never", "actor", "and", "the", "of", "a")
 
 
-class Unfinished(Exception): - nothing is wrong
+class Unfinished(Exception):
     """The time of a cell is up; its run goes on where it stopped when the cell is called again."""
 
 

@@ -3,8 +3,8 @@
     python pretraining/student.py --teacher TEACHER --corpus general.txt.xz --output build/student
 
 ELECTRA's architecture (arXiv 2003.10555) is used because its embeddings may be narrower than its layers: 128 numbers
-for a token instead of 384 leave room for a useful vocabulary in a 12 MB package. The embeddings start as the best rank-128
-approximation of the teacher's (singular value decomposition), the layers as copies of two of its six layers.
+for a token instead of 384 leave room for a useful vocabulary in a 12 MB package. The embeddings start as the
+best rank-128 approximation of the teacher's (singular value decomposition), the layers as copies of two of its six.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def expect(plan: Plan, prepared: Prepared) -> None:
     if memory > level + plan.machine["memory_bytes"]:
         plan.warnings.append(
             f"about {memory / 1e9:.1f} GB of memory are needed, "
-            f"{(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are there: --set train.micro_batch_tokens=512, or a smaller model"
+            f"{(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are there: "
+            "--set train.micro_batch_tokens=512, or a smaller model"
         )
     free = free_disk_bytes(prepared.recipe.output or ".")
     if disk > free:

@@ -35,9 +35,12 @@ import os, pathlib, signal
 from unfreeze.tasks.text_classification import TextClassification
 
 class Signalled(TextClassification):
+    sent = False
+
     def loss(self, model, batch):
         log = pathlib.Path(os.environ.get("WATCHED", "nothing"))
-        if log.is_file() and log.read_text().count('"kind": "step"') == int(os.environ["STEPS"]):
+        if not Signalled.sent and log.is_file() and log.read_text().count('"kind": "step"') == int(os.environ["STEPS"]):
+            Signalled.sent = True
             os.kill(os.getpid(), getattr(signal, os.environ["SIGNAL"]))
         return super().loss(model, batch)
 """

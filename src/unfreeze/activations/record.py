@@ -112,8 +112,9 @@ def _check(
     exact = _difference(full, replayed(recorded))
     if not exact <= TOLERANCE_FLOAT32:
         raise Refused(
-            f"replaying at {boundary.group} changes the outputs by {exact:.1g} of the largest ({TOLERANCE_FLOAT32:g} allowed): "
-            "a layer above needs more than the hidden states, or they depend on the padding"
+            f"replaying at {boundary.group} changes the outputs by {exact:.1g} of the largest "
+            f"({TOLERANCE_FLOAT32:g} allowed): a layer above needs more than the hidden states, "
+            "or they depend on the padding"
         )
     half = recorded.to(torch.float16)
     if torch.isfinite(half).all():
