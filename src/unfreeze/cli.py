@@ -29,6 +29,12 @@ app = typer.Typer(
 output = Console()
 progress = Console(stderr=True)
 
+
+def _flag(name: str, help: str, **settings: Any) -> Any:
+    """An option without a value, shown without a kind."""
+    return typer.Option(name, help=help, metavar="", **settings)
+
+
 Data = Annotated[
     str | None,
     typer.Argument(
@@ -62,9 +68,9 @@ Settings = Annotated[
     ),
 ]
 Remote = Annotated[
-    bool, typer.Option("--allow-remote-code", help="Run code that comes with the model. Only if you trust its authors.")
+    bool, _flag("--allow-remote-code", "Run code that comes with the model. Only if you trust its authors.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Json = Annotated[bool, _flag("--json", "Print JSON, and nothing else, on standard output.")]
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
 Encoding = Annotated[str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")]
 
@@ -72,7 +78,7 @@ Encoding = Annotated[str | None, typer.Option(help="Of text files that are not U
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[bool, _flag("--version", "Print the version.", is_eager=True)] = False,
 ) -> None:
     if version:
         print(f"unfreeze {__version__}")
@@ -93,8 +99,8 @@ def train(
     settings: Settings = None,
     allow_remote_code: Remote = False,
     as_json: Json = False,
-    help_recipe: Annotated[bool, typer.Option("--help-recipe", help="List all recipe keys.")] = False,
-    recipe_schema: Annotated[bool, typer.Option("--recipe-schema", help="Print the JSON schema of a recipe.")] = False,
+    help_recipe: Annotated[bool, _flag("--help-recipe", "List all recipe keys.")] = False,
+    recipe_schema: Annotated[bool, _flag("--recipe-schema", "Print the JSON schema of a recipe.")] = False,
 ) -> None:
     """Fine-tune a pretrained model on DATA.
 
@@ -193,7 +199,7 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Show the K best labels.", min=1, metavar="K")] = 1,
     encoding: Encoding = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a row.")] = False,
+    as_json: Annotated[bool, _flag("--json", "Print one JSON object a row.")] = False,
 ) -> None:
     """Label new texts with a finished run: one line each, label and probability."""
     from unfreeze import answers, api

@@ -41,7 +41,9 @@ def run(kind: str, output_folder: str | None, output: Console, progress: Console
         output.print(line, highlight=False)
     output.print("\n[bold]Three new reviews[/bold]")
     for text, prediction in zip(_NEW_REVIEWS, found.predict(list(_NEW_REVIEWS)), strict=True):
-        output.print(f"  {prediction.label:9} {prediction.probability:.2f}  {escape(text)}", highlight=False)
+        output.print(
+            f"  {prediction.label:9} {prediction.probability:.2f}  {escape(text)}", highlight=False, soft_wrap=True
+        )
     output.print("\nTry your own texts, and your own file of texts and labels:")
     for command in (f'unfreeze predict {found.folder} "..."', "unfreeze train FILE.csv"):
         output.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
