@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from rich.console import Console
+
 from unfreeze import api
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError, ResourceError
@@ -58,7 +60,15 @@ def check_target(path: Path) -> None:
         raise DataError("DATA-MISSING", what, where=str(path), remedy=f"mkdir -p {path.parent}")
 
 
-def write(path: Path, run: str | Run, data: Any, *, top_k: int = 1, encoding: str | None = None) -> int:
+def write(
+    path: Path,
+    run: str | Run,
+    data: Any,
+    *,
+    top_k: int = 1,
+    encoding: str | None = None,
+    console: Console | None = None,
+) -> int:
     """Write every row of `data` with its answer; the file appears when it is complete.
 
     The user's own columns come first and keep their names; an answer of the same name is called ``predicted_...``.
@@ -69,6 +79,7 @@ def write(path: Path, run: str | Run, data: Any, *, top_k: int = 1, encoding: st
         data: As for `api.predict`.
         top_k: Also the k best labels.
         encoding: Of text files that are not UTF-8.
+        console: As for `api.predict`.
 
     Returns:
         The number of rows.
@@ -80,7 +91,7 @@ def write(path: Path, run: str | Run, data: Any, *, top_k: int = 1, encoding: st
     check_target(path)
     splits = read(data, encoding=encoding, wanted="test")
     rows = splits.test if splits.test is not None else splits.train
-    records = (as_record(p, top_k) for p in api.predict(run, data, encoding=encoding))
+    records = (as_record(p, top_k) for p in api.predict(run, data, encoding=encoding, console=console))
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
     staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
     try:

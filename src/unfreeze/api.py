@@ -19,8 +19,10 @@ from rich.console import Console
 from unfreeze import durable
 from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect
+from unfreeze.data.columns import Roles
 from unfreeze.data.sources import read
-from unfreeze.errors import Interrupted, ModelError, RecipeError, RequestError, UnfreezeError
+from unfreeze.data.table import Table
+from unfreeze.errors import DataError, Interrupted, ModelError, RecipeError, RequestError, UnfreezeError
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
@@ -32,6 +34,7 @@ from unfreeze.run import Run, Status, check_is_free, free_folder
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
 from unfreeze.serving.predictor import Predictor
+from unfreeze.tasks.base import Task
 from unfreeze.training.engine import Engine
 from unfreeze.training.interruption import StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
@@ -50,6 +53,7 @@ class TrainedRun(Run):
     """
 
     _predictor: Predictor | None = None
+    allows_remote_code = False
 
     @property
     def predictor(self) -> Predictor:
@@ -67,7 +71,7 @@ class TrainedRun(Run):
                     where=str(self.folder),
                     remedy=f"unfreeze resume {self.folder}",
                 )
-            self._predictor = Predictor.load(self.model_folder)
+            self._predictor = Predictor.load(self.model_folder, allow_remote_code=self.allows_remote_code)
         return self._predictor
 
     def predict(
@@ -201,7 +205,8 @@ def _carry_out(
             model = _fine_tuned(run, prepared, plan_, stop, observers, console)
             _write_model(run, prepared, plan_, model)
         run.set_status(Status("trained", step=plan_.total_steps))
-        using = Predictor.load(run.model_folder)
+        run.allows_remote_code = prepared.task.allows_remote_code
+        using = run.predictor
         task = using.task
         measure(
             run,
@@ -292,7 +297,8 @@ def _check_written(run: TrainedRun, prepared: Prepared, model: torch.nn.Module) 
     """
     examples = (prepared.validation_examples or prepared.train_examples)[:8]
     batch = prepared.task.collate(examples)
-    again = Predictor.load(run.model_folder, device="cpu")
+    allowed = prepared.task.allows_remote_code
+    again = Predictor.load(run.model_folder, device="cpu", allow_remote_code=allowed)
     with torch.inference_mode():
         before = prepared.task.predict(model, batch)
         after = again.task.predict(again.model, batch)
@@ -333,7 +339,7 @@ def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -
     """
     found = _as_run(run)
     using = found.predictor
-    splits = read(data, encoding=encoding)
+    splits = read(data, encoding=encoding, wanted="test")
     table = splits.test if splits.test is not None else splits.train
     stored = using.task.roles
     asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
@@ -342,22 +348,44 @@ def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 
 
-def predict(run: str | Path | Run, data: Any, *, encoding: str | None = None) -> Iterator[Prediction]:
+def predict(
+    run: str | Path | Run, data: Any, *, encoding: str | None = None, console: Console | None = None
+) -> Iterator[Prediction]:
     """Answers for every row of a file, a folder or an object; labels are not needed.
 
+    Args:
+        run: A run or its folder.
+        data: As for `train`; where it has test rows, those are used, otherwise all its rows.
+        encoding: Of text files that are not UTF-8.
+        console: Told where a column of another name is read.
+
     Raises:
-        DataError: The text columns of the run are not there.
+        DataError: The text columns of the run are not there, and no other could be meant.
     """
     using = _as_run(run).predictor
-    splits = read(data, encoding=encoding)
+    splits = read(data, encoding=encoding, wanted="test")
     table = splits.test if splits.test is not None else splits.train
-    asked = Recipe.build({"data": {"text": list(using.task.roles.text)}}).data
-    if set(using.task.roles.text) <= set(table.columns):
-        using.task.find_roles(table, asked, needs_label=False)
-    else:
-        roles = using.task.find_roles(table, None, needs_label=False)
-        using.task.roles = replace(using.task.roles, text=roles.text)
+    using.task.roles = _text_columns(using.task, table, _say(console))
     yield from using.stream(table)
+
+
+def _text_columns(task: Task, table: Table, say: Any) -> Roles:
+    """The run's own columns; where they are not there, those that can be nothing but the text, said."""
+    own = task.roles.text
+    if set(own) <= set(table.columns):
+        task.find_roles(table, Recipe.build({"data": {"text": list(own)}}).data, needs_label=False)
+        return task.roles
+    found = task.find_roles(table, None, needs_label=False).text
+    if len(found) != len(own):
+        raise DataError(
+            "DATA-COLUMN",
+            f"the run reads {len(own)} text columns ({', '.join(own)}), here {len(found)} look like text "
+            f"({', '.join(found)})",
+            where=table.place(0),
+            remedy=f"call the columns {' and '.join(own)}",
+        )
+    say(f"there is no column {', '.join(own)}: reading {', '.join(found)}")
+    return replace(task.roles, text=found)
 
 
 def report(run: str | Path | Run) -> Path:

@@ -212,10 +212,12 @@ def predict(
     found = api.TrainedRun(run)
     if output_file is not None:
         data = inputs[0] if is_path else [_columns(found, text) for text in inputs]
-        count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding)
+        count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding, console=progress)
         progress.print(f"{count:,} rows written to {output_file}", highlight=False, markup=False, soft_wrap=True)
         return
-    for prediction in api.predict(found, inputs[0], encoding=encoding) if is_path else found.predict(inputs):
+    for prediction in (
+        api.predict(found, inputs[0], encoding=encoding, console=progress) if is_path else found.predict(inputs)
+    ):
         record = answers.as_record(prediction, top_k)
         print(json.dumps(record, ensure_ascii=False) if as_json else answers.as_line(record))
 

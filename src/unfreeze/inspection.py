@@ -146,7 +146,13 @@ class _Way:
         tokens = self.prepared.task.processor.convert_ids_to_tokens(ids[:_SHOWN_TOKENS].tolist())
         cut = ", cut at the limit" if example.is_cut else ""
         more = f" ... and {len(ids) - _SHOWN_TOKENS} more" if len(ids) > _SHOWN_TOKENS else ""
-        return [f"{example.length} tokens{cut}: {' '.join(tokens)}{more}", f"target {_short(example.target)}"]
+        return [f"{example.length} tokens{cut}: {' '.join(tokens)}{more}", f"target {self._target(example.target)}"]
+
+    def _target(self, target: Any) -> str:
+        task: Any = self.prepared.task
+        if task.decodes_labels and task.targets.labels:
+            return f"{task.name_of(target)} of {len(task.targets.labels)} classes"
+        return _short(target)
 
     def collate(self) -> list[str]:
         self.batch = self.prepared.task.collate(self.examples)

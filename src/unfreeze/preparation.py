@@ -20,7 +20,7 @@ from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
 from unfreeze.errors import DataError, RecipeError, did_you_mean
-from unfreeze.models.loading import ModelSource, load_config, resolve
+from unfreeze.models.loading import ModelSource, check_weights, load_config, resolve
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks._labels import is_missing
@@ -102,6 +102,7 @@ def prepare(
     """
     task_class = tasks.find(recipe.task or DEFAULT_TASK)
     task = task_class.with_options(_task_options(recipe, task_class))
+    task.allows_remote_code = allow_remote_code
     source = resolve(recipe.model or DEFAULT_MODEL)
     say("reading the data")
     splits = _read(recipe, data, test)
@@ -113,6 +114,7 @@ def prepare(
     config = load_config(source, allow_remote_code=allow_remote_code)
     targets, continued = _like_the_source(targets, source, config)
     processor = task.load_processor(source)
+    check_weights(source)
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     _refuse_unseen_labels(splits, roles, targets)
     limit, reason = _longest_input(recipe, splits.train, task, config)
@@ -138,7 +140,14 @@ def prepare(
         train_examples=train_examples,
         validation_examples=validation_examples,
         data_facts=found,
-        notes=[*splits.notes, *roles.reasons.values(), *notes, *more, *division, *continued],
+        notes=[
+            *splits.notes,
+            *(f"{k}: {why}" for k, why in roles.reasons.items()),
+            *notes,
+            *more,
+            *division,
+            *continued,
+        ],
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )

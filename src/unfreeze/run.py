@@ -256,8 +256,10 @@ def check_is_free(folder: Path) -> None:
     Raises:
         RequestError: E-RUN-EXISTS.
     """
-    if folder.is_file():
-        raise RequestError("RUN-EXISTS", "the output is a file, not a folder", where=str(folder))
+    in_the_way = next((p for p in (folder, *folder.parents) if p.is_file()), None)
+    if in_the_way is not None:
+        what = f"{in_the_way} is a file, so no run can be written there"
+        raise RequestError("RUN-EXISTS", what, where=str(folder), remedy="choose another folder: --output RUN")
     if folder.is_dir() and any(folder.iterdir()):
         kind = "another run" if is_run(folder) else "files"
         remedy = f"choose another folder: --output {folder}-2"

@@ -555,3 +555,12 @@ def test_tied_weights_survive_saving_and_loading(tmp_path: Path) -> None:
     second = load_model(AutoModelForCausalLM, write, load_config(source), head_is_new=False).model
     assert torch.equal(first(ids).logits, second(ids).logits)
     assert second.lm_head.weight is second.transformer.wte.weight
+
+
+@pytest.mark.parametrize("padding", range(0, 64, 8))
+def test_weights_lie_aligned_in_memory_wherever_they_lie_in_the_file(folder: Path, padding: int) -> None:
+    """The same weights then give the same numbers to the last bit, from whichever file they were read."""
+    path = folder / "model.safetensors"
+    save_file(load_file(path), path, metadata={"format": "pt", "note": "x" * padding})
+    addresses = {p.data_ptr() % 64 for p in classifier(folder).model.parameters()}
+    assert addresses == {0}

@@ -189,9 +189,10 @@ def test_a_run_that_dies_after_training_is_finished_without_training_again(
         raise Killed
 
     folder = tmp_path / "run"
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(api, step, die)
-        train(place, folder)
+        with pytest.raises(Killed):
+            train(place, folder)
     assert Run(folder).status.state == "failed"
     done = api.resume(folder)
     assert weights_of(folder) == unbroken

@@ -160,10 +160,12 @@ class DataFacts:
         if single:
             yield f"Classes with a single training row: {_some(single)}."
         if self.uneven is not None and self.uneven > UNEVEN_RATIO:
-            yield (
-                f"The classes are uneven: the largest has {self.uneven:.3g} times the rows of the smallest; "
-                "--set train.class_weights=balanced gives each the same weight."
-            )
+            text = f"The classes are uneven: the largest has {self.uneven:.3g} times the rows of the smallest"
+            train = self.splits["train"]
+            # Class weights are for rows with one class each.
+            has_one_class_a_row = sum(train.classes.values()) == train.rows
+            advice = "; --set train.class_weights=balanced gives each the same weight" if has_one_class_a_row else ""
+            yield f"{text}{advice}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the records of a run; places are in it, texts are not."""

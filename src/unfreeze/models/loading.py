@@ -318,6 +318,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_weights(source: ModelSource) -> None:
+    """Read the headers of a local model's weight files, so that what is wrong with them is told before work starts.
+
+    Those of a Hub model are looked at when they have been fetched.
+
+    Raises:
+        ModelError: E-MODEL-PICKLE, E-MODEL-BROKEN.
+    """
+    if source.kind != "hub":
+        _check_files(Path(source.location))
+
+
 # tokenizer -------------------------------------------------------------------------------------------------------
 
 
@@ -328,12 +340,22 @@ def load_processor(source: ModelSource, *, allow_remote_code: bool = False) -> A
 
     Raises:
         ModelError: E-TOKENIZER, it is missing, damaged, knows more tokens than the model has embeddings, or cannot pad;
-            E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
+            E-MODEL-MODALITY, the model does not read text; E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
     """
     folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
+    config = load_config(source, allow_remote_code=allow_remote_code)
+    _check_reads_text(config, source.name)
     tokenizer = _tokenizer(source, folder, allow_remote_code)
-    _check_vocabulary(tokenizer, load_config(source, allow_remote_code=allow_remote_code), folder)
+    _check_vocabulary(tokenizer, config, folder)
     return tokenizer
+
+
+def _check_reads_text(config: Any, name: str) -> None:
+    """Say that a model is one for pictures or sound, rather than that it has no tokenizer."""
+    fits = [kind for kind, auto in _KINDS if type(config) in getattr(transformers, auto)._model_mapping]
+    if fits and not any("text" in kind for kind in fits):
+        what = f"a {config.model_type} model is one for {fits[0]}, not for text"
+        raise ModelError("MODEL-MODALITY", what, where=name, remedy="choose a model of the modality of your data")
 
 
 def _tokenizer(source: ModelSource, folder: Path, allow_remote_code: bool) -> Any:
@@ -416,6 +438,10 @@ def load_model(
             )
     except Exception as error:
         raise _broken(f"the weights cannot be loaded: {_first_line(error)}", folder) from error
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Trap: in the mapped file tensors lie at any address, and on unaligned memory some kernels add up in another
+        # order: the model that was written would answer otherwise, in the last bit, than the one in memory.
+        tensor.data = tensor.data.clone()
     new, notes = _check_tensors(model, info, folder, head_is_new)
     _check_finite(model, folder)
     return LoadedModel(model.eval(), new, notes, folder.name if source.kind == "hub" else None)

@@ -36,8 +36,13 @@ class Predictor:
         self.task, self.model, self.device = task, model.to(device).eval(), torch.device(device)
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str | None = None) -> Predictor:
+    def load(cls, folder: str | Path, *, device: str | None = None, allow_remote_code: bool = False) -> Predictor:
         """Read what `save` wrote.
+
+        Args:
+            folder: A run's ``model`` folder.
+            device: Default: a GPU where there is one.
+            allow_remote_code: Run Python code that came with the base model.
 
         Raises:
             ModelError: E-MODEL-BROKEN, when files are missing, damaged or do not belong together.
@@ -48,8 +53,10 @@ class Predictor:
         if problem is not None:
             raise ModelError("MODEL-BROKEN", f"the model is not as it was written: {problem}", where=str(path))
         source = resolve(str(path))
-        task = tasks.find(stored["task_class"]).restore(stored, load_processor(source))
-        loaded = task.build(source, load_config(source))
+        processor = load_processor(source, allow_remote_code=allow_remote_code)
+        task = tasks.find(stored["task_class"]).restore(stored, processor)
+        task.allows_remote_code = allow_remote_code
+        loaded = task.build(source, load_config(source, allow_remote_code=allow_remote_code))
         if loaded.new_parameters:
             raise ModelError(
                 "MODEL-BROKEN",

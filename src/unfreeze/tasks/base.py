@@ -85,6 +85,7 @@ class Task(ABC):
         self.targets: Any = None
         self.processor: Any = None
         self.max_length: int = 512
+        self.allows_remote_code = False  # the permission of the command line
 
     @classmethod
     def with_options(cls, options: dict[str, Any]) -> Self:
@@ -126,7 +127,7 @@ class Task(ABC):
         """The tokenizer or feature extractor of a checkpoint."""
         from unfreeze.models.loading import load_processor
 
-        return load_processor(source)
+        return load_processor(source, allow_remote_code=self.allows_remote_code)
 
     def bind(self, *, roles: Roles, targets: Any, processor: Any, max_length: int) -> Self:
         """Fix everything that `encode` needs."""

@@ -76,7 +76,9 @@ class FillMask(Task):
 
         from unfreeze.models.loading import load_model
 
-        return load_model(AutoModelForMaskedLM, source, config, head_is_new=False)
+        return load_model(
+            AutoModelForMaskedLM, source, config, head_is_new=False, allow_remote_code=self.allows_remote_code
+        )
 
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForMaskedLM

@@ -100,7 +100,13 @@ class TextClassification(Task):
     def build(self, source: ModelSource, config: Any) -> LoadedModel:
         from unfreeze.models.heads import build_classifier
 
-        return build_classifier(source, config, keep_head=self._may_keep_head, **self._head())
+        return build_classifier(
+            source,
+            config,
+            keep_head=self._may_keep_head,
+            allow_remote_code=self.allows_remote_code,
+            **self._head(),
+        )
 
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForSequenceClassification

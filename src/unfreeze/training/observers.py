@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from unfreeze.run import Event
@@ -58,7 +59,8 @@ class ProgressBar:
         title = f"phase {values['number']}/{values['of']} {values['name']}"
         self.bar = self.progress.add_task(title, total=values["steps"], completed=values["done"], loss="-")
         self.console.print(
-            f"[bold]{title}[/bold]: {values['steps']} steps, {values['trainable']:,} parameters train", highlight=False
+            f"[bold]{escape(title)}[/bold]: {values['steps']} steps, {values['trainable']:,} parameters train",
+            highlight=False,
         )
 
     def _on_step(self, event: Event) -> None:
@@ -70,7 +72,9 @@ class ProgressBar:
     def _on_evaluation(self, event: Event) -> None:
         values = event.values
         mark = "  (best so far)" if values["is_best"] else ""
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in values["metrics"].items() if isinstance(v, float))
+        # The loss and what the task leads with; the rest is in the records.
+        leading = list(values["metrics"].items())[:3]
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in leading if isinstance(v, float))
         self.console.print(f"  step {event.step}: {shown}{mark}", highlight=False)
 
     def _on_notice(self, event: Event) -> None:
