@@ -394,7 +394,9 @@ class Engine:
                 parameters[name].copy_(tensor)
 
     def _save(self) -> None:
-        self.checkpoints.save(Checkpoint(self.state, self._weights(), self.moments))
+        # After the last phase no step follows that would need the moments, and they are twice as large as the weights.
+        moments = self.moments if self.state.phase < len(self.phases) else {}
+        self.checkpoints.save(Checkpoint(self.state, self._weights(), moments))
         self._tell("checkpoint", phase=self.state.phase, phase_step=self.state.phase_step)
 
     def _continue_from_checkpoint(self) -> None:
