@@ -85,8 +85,10 @@ def _speed(done: Records) -> list[str]:
         rounds = {s: _rounds(done, f"speed/{data}/{{}}/{s}") for s in cells.SYSTEMS}
         if not any(rounds.values()):
             continue
+        seeds = ", ".join(map(str, sorted({number for found in rounds.values() for number in found})))
         lines += [
-            f"**{data}**, {rows} rows, MiniLM, all weights, 1 epoch, batches of 16, rate 2e-5, seeds 1 to 3",
+            f"**{data}**, {rows} rows, MiniLM, all weights, 1 epoch, batches of 16, rate 2e-5; "
+            f"rounds and seeds: {seeds}",
             "",
             "| system | training | whole process | memory above the loaded model | tokens computed / in the rows "
             "| share of the machine's peak | training, times u | whole, times u |",

@@ -55,7 +55,7 @@ class TrainState:
         best: The best evaluation so far, None before the first.
         stale_evaluations: Evaluations since the best one, within this phase.
         touched: Names of the parameters that have been trained so far.
-        seconds: Training time so far, all sessions together.
+        seconds: Training time so far, before and after every resume.
         source: Where the inputs of the phase come from; see `sources.Source`.
     """
 
