@@ -249,7 +249,7 @@ def _fine_tuned(
             stop=stop,
         )
         engine.train()
-        if validation is not None:
+        if validation is not None and prepared.task.chooses_on_validation:
             prepared.task.adjust(engine.evaluate().metric)
     steps = [e.values for e in run.events("step")]
     last = [s["loss"] for s in steps[-max(1, len(steps) // 10) :]]

@@ -146,7 +146,7 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
         tensor = first_tensor(args, kwargs)
         leaf = tensor.detach().requires_grad_(True)
         entering.append(leaf)
-        return _replaced(args, kwargs, tensor, leaf)
+        return replaced(args, kwargs, tensor, leaf)
 
     handle = model.get_submodule(module).register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -167,7 +167,7 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
     return "all"
 
 
-def _replaced(
+def replaced(
     args: tuple[Any, ...], kwargs: dict[str, Any], old: torch.Tensor, new: torch.Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same arguments with one tensor exchanged."""

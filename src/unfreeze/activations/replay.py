@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from unfreeze.activations.boundary import Boundary, _replaced, first_tensor
+from unfreeze.activations.boundary import Boundary, first_tensor, replaced
 from unfreeze.models.layers import LayerGroups
 
 # Sizes by which the batch and the length are told apart from the fixed dimensions of an output.
@@ -83,7 +83,7 @@ class Replay:
         entering = first_tensor(args, kwargs)
         recorded = self.current.to(entering.dtype)
         assert recorded.shape == entering.shape, f"recorded {tuple(recorded.shape)}, wanted {tuple(entering.shape)}"
-        return _replaced(args, kwargs, entering, recorded)
+        return replaced(args, kwargs, entering, recorded)
 
 
 def _output_shapes(model: nn.Module, modules: list[nn.Module], inputs: dict[str, torch.Tensor]) -> dict[int, Any]:

@@ -223,6 +223,11 @@ class Task(ABC):
         """Fold into the weights what other tools would not know, before the model is written."""
 
     @property
+    def chooses_on_validation(self) -> bool:
+        """Whether `adjust` chooses anything; if not, the pass over the validation rows for it is left out."""
+        return False
+
+    @property
     def selection(self) -> tuple[str, bool]:
         """The metric that chooses the best weights, and whether more of it is better."""
         return "loss", False

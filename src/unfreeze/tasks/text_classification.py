@@ -256,6 +256,10 @@ class TextClassification(Task):
         return {"regression": "mae", "multi_label_classification": "f1"}.get(self.targets.problem_type, "accuracy")
 
     @property
+    def chooses_on_validation(self) -> bool:
+        return self.targets.problem_type == "multi_label_classification"
+
+    @property
     def selection(self) -> tuple[str, bool]:
         metrics = {"regression": ("mse", False), "multi_label_classification": ("f1_micro", True)}
         return metrics.get(self.targets.problem_type, ("accuracy", True))
