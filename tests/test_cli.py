@@ -4,16 +4,15 @@ import csv
 import json
 import shlex
 from pathlib import Path
-from runpy import run_path
 from types import SimpleNamespace
 
+import planted
 import pytest
 
 from unfreeze import answers, api, cli, errors, recipe
 from unfreeze.errors import Interrupted, ModelError, NumericsError, ResourceError
 from unfreeze.types import Prediction
 
-planted = SimpleNamespace(**run_path(str(Path(__file__).parent / "recipes" / "planted.py")))
 unfreeze = planted.unfreeze
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
 
+import planted
 import pytest
 
 import unfreeze
 
 ROOT = Path(__file__).parents[1]
-planted = SimpleNamespace(**run_path(str(ROOT / "tests" / "recipes" / "planted.py")))
 generate = SimpleNamespace(**run_path(str(ROOT / "docs" / "generate.py")))
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("pretraining/*.md")])

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import planted
 import pytest
 
 from unfreeze.errors import RecipeError
 from unfreeze.inspection import inspect
-
-planted = SimpleNamespace(**run_path(str(Path(__file__).parent / "recipes" / "planted.py")))
 
 NAMES = ["read", "facts", "encode", "collate", "forward", "decode"]
 ROWS = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(planted.texts(20))]

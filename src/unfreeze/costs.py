@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
 from unfreeze.machine import free_disk_bytes, resident_memory_bytes
+from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, PlannedPhase, model_config
 from unfreeze.preparation import Prepared
 from unfreeze.types import Batch
@@ -88,13 +90,16 @@ def _measure(plan: Plan, prepared: Prepared) -> _Rates:
     model = prepared.task.skeleton(model_config(prepared.config, plan.settings))
     batches = _probe_batches(plan, prepared)
     shapes, forward, both, kept = [], [], [], []
-    for batch in batches:
-        rows = len(batch.rows)
-        shapes.append((rows, batch.size_tokens // rows))
-        f, b, k = _time_batch(prepared, model, batch)
-        forward.append(f)
-        both.append(f + b)
-        kept.append(k)
+    # What the engine leaves out is left out here too.
+    unread = Unread.find(prepared.task, model, LayerGroups.of(model), prepared.train_examples)
+    with unread.skipped():
+        for batch in batches:
+            rows = len(batch.rows)
+            shapes.append((rows, batch.size_tokens // rows))
+            f, b, k = _time_batch(prepared, model, batch)
+            forward.append(f)
+            both.append(f + b)
+            kept.append(k)
     fitted = [_fit(shapes, values) for values in (forward, both, kept)]
     return _Rates(fitted[0], np.maximum(fitted[1] - fitted[0], 0), fitted[2])
 

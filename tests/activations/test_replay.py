@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import warnings
-from importlib import resources
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
+from architectures import CONFIGS, build
 
 from unfreeze import durable
 from unfreeze.activations.decision import RowFacts, decide
@@ -19,74 +17,10 @@ from unfreeze.activations.record import Checked, Refused, check, find_boundary, 
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
 from unfreeze.activations.store import Store, entries, make_room
-from unfreeze.data.columns import Roles
 from unfreeze.models.layers import LayerGroups
-from unfreeze.tasks._labels import learn_labels
 from unfreeze.tasks.text_classification import TextClassification
-from unfreeze.testing import tiny_model
-from unfreeze.types import Example, Row
+from unfreeze.types import Example
 
-VOCABULARY = 600
-COMMON: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 140,
-    "pad_token_id": 0,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-    "num_labels": 3,
-}
-GROUPED: dict[str, Any] = {**COMMON, "num_key_value_heads": 2}
-HEADED: dict[str, Any] = {**GROUPED, "head_dim": 16}
-CONFIGS: dict[str, Any] = {
-    "bert": lambda: transformers.BertConfig(**COMMON),
-    "roberta": lambda: transformers.RobertaConfig(**COMMON),
-    "xlm-roberta": lambda: transformers.XLMRobertaConfig(**COMMON),
-    "camembert": lambda: transformers.CamembertConfig(**COMMON),
-    "electra": lambda: transformers.ElectraConfig(embedding_size=16, **COMMON),
-    "ernie": lambda: transformers.ErnieConfig(**COMMON),
-    "rembert": lambda: transformers.RemBertConfig(input_embedding_size=16, output_embedding_size=16, **COMMON),
-    "convbert": lambda: transformers.ConvBertConfig(embedding_size=32, **COMMON),
-    "nystromformer": lambda: transformers.NystromformerConfig(num_landmarks=8, segment_means_seq_len=8, **COMMON),
-    "distilbert": lambda: transformers.DistilBertConfig(
-        vocab_size=VOCABULARY, dim=32, n_layers=4, n_heads=2, hidden_dim=64, max_position_embeddings=140, num_labels=3
-    ),
-    "deberta-v2": lambda: transformers.DebertaV2Config(
-        relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, **COMMON
-    ),
-    "modernbert": lambda: transformers.ModernBertConfig(
-        **{**COMMON, "cls_token_id": 2, "sep_token_id": 3}, local_attention=16, global_attn_every_n_layers=2
-    ),
-    "mpnet": lambda: transformers.MPNetConfig(**COMMON),
-    "albert": lambda: transformers.AlbertConfig(embedding_size=16, **COMMON),
-    "gpt2": lambda: transformers.GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=4,
-        n_head=2,
-        n_positions=140,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
-        num_labels=3,
-    ),
-    "opt": lambda: transformers.OPTConfig(ffn_dim=64, word_embed_proj_dim=32, **COMMON),
-    "llama": lambda: transformers.LlamaConfig(**GROUPED),
-    "mistral": lambda: transformers.MistralConfig(**GROUPED),
-    "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
-    "qwen3": lambda: transformers.Qwen3Config(**HEADED),
-    "gemma": lambda: transformers.GemmaConfig(**HEADED),
-    "gemma2": lambda: transformers.Gemma2Config(sliding_window=8, **HEADED),
-    "gemma3": lambda: transformers.Gemma3TextConfig(sliding_window=8, **HEADED),
-    "phi": lambda: transformers.PhiConfig(**GROUPED),
-    "gpt-neox": lambda: transformers.GPTNeoXConfig(**COMMON),
-    "bloom": lambda: transformers.BloomConfig(
-        vocab_size=VOCABULARY, hidden_size=32, n_layer=4, n_head=2, num_labels=3, pad_token_id=0
-    ),
-}
 # A later layer of these needs more than the hidden state (a position bias made once, shared layers), or the hidden
 # state depends on the padding.
 REFUSED = {("mpnet", "middle"), ("albert", "middle")} | {
@@ -94,38 +28,30 @@ REFUSED = {("mpnet", "middle"), ("albert", "middle")} | {
 }
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> TextClassification:
-    folder = tiny_model(tmp_path_factory.mktemp("tiny"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    roles = Roles(text=("text",), label="label", group=None, reasons={})
-    return TextClassification().bind(
-        roles=roles, targets=learn_labels(["a", "b", "c"]), processor=tokenizer, max_length=100
-    )
-
-
-@pytest.fixture(scope="module")
-def examples(task: TextClassification) -> list[Example]:
-    reviews = resources.files("unfreeze") / "samples" / "reviews.csv"
-    with reviews.open(encoding="utf-8", newline="") as file:
-        texts = [row["text"] for row in csv.DictReader(file)][:24]
-    rows = [Row(i, {"text": text, "label": "abc"[i % 3]}, f"row {i}") for i, text in enumerate([*texts, "Good."])]
-    return [e for row in rows for e in task.encode(row, train=True)]
-
-
-def build(name: str) -> tuple[torch.nn.Module, LayerGroups]:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = transformers.AutoModelForSequenceClassification.from_config(CONFIGS[name]())
-    return model.eval(), LayerGroups.of(model)
-
-
 def checked_at(
     task: TextClassification, model: torch.nn.Module, groups: LayerGroups, group: str, examples: list[Example]
 ) -> Checked:
     boundary = find_boundary(task, model, groups, group, probe_rows(examples, 0)[:6])
     return check(task, model, groups, boundary, probe_rows(examples, 0))
+
+
+def recorded_in(
+    folder: Path,
+    task: TextClassification,
+    model: torch.nn.Module,
+    found: Checked,
+    examples: list[Example],
+    *,
+    budget_bytes: int = 10**9,
+    say: Callable[[str], object] = pytest.fail,
+    on_row: Callable[[int], None] = lambda rows: None,
+) -> Store:
+    """One boundary recorded into `folder`/store."""
+    (store,) = record(
+        task, model, [found], examples, [folder / "store"], [{}],
+        budget_bytes=budget_bytes, budget_tokens=256, reuse=True, say=say, on_row=on_row,
+    )  # fmt: skip
+    return store
 
 
 @pytest.mark.parametrize("place", ["head", "middle"])
@@ -141,18 +67,7 @@ def test_replay_gives_the_outputs_and_gradients_of_the_full_forward(
         return
     found = checked_at(task, model, groups, group, examples)
     exact = Checked(found.boundary, "float32", 0.0)
-    (store,) = record(
-        task,
-        model,
-        [exact],
-        examples,
-        [tmp_path / "store"],
-        [{}],
-        budget_bytes=10**9,
-        budget_tokens=256,
-        reuse=True,
-        say=pytest.fail,
-    )
+    store = recorded_in(tmp_path, task, model, exact, examples)
     rows = Rows(task, examples)
     replay = Replay(model, groups, exact.boundary, inputs_like(task, examples))
     recorded = RecordedRows(rows, exact, store, replay)
@@ -183,18 +98,7 @@ def test_a_head_keeps_only_what_it_reads(
     model, groups = build(name)
     found = checked_at(task, model, groups, "head", examples)
     assert found.boundary.reads == reads
-    (store,) = record(
-        task,
-        model,
-        [found],
-        examples,
-        [tmp_path / "store"],
-        [{}],
-        budget_bytes=10**9,
-        budget_tokens=256,
-        reuse=True,
-        say=pytest.fail,
-    )
+    store = recorded_in(tmp_path, task, model, found, examples)
     assert store.values.shape == (len(examples), 32)
 
 
@@ -215,18 +119,7 @@ def test_a_store_is_used_again_and_a_damaged_one_is_recorded_anew(
     found = checked_at(task, model, groups, "group 2", examples)
 
     def once(say: Any) -> Store:
-        return record(
-            task,
-            model,
-            [found],
-            examples,
-            [tmp_path / "store"],
-            [{}],
-            budget_bytes=10**9,
-            budget_tokens=256,
-            reuse=True,
-            say=say,
-        )[0]
+        return recorded_in(tmp_path, task, model, found, examples, say=say)
 
     first = np.array(once(pytest.fail).values)
     stamp = (tmp_path / "store" / "values.bin").stat().st_mtime_ns
@@ -251,19 +144,7 @@ def test_a_recording_that_is_killed_leaves_nothing_behind(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record(
-            task,
-            model,
-            [found],
-            examples,
-            [tmp_path / "store"],
-            [{}],
-            budget_bytes=10**9,
-            budget_tokens=256,
-            reuse=True,
-            say=pytest.fail,
-            on_row=stop,
-        )
+        recorded_in(tmp_path, task, model, found, examples, on_row=stop)
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".lock")]
 
 
@@ -273,18 +154,7 @@ def test_a_budget_that_is_too_small_is_refused_with_the_figures(
     model, groups = build("bert")
     found = checked_at(task, model, groups, "group 2", examples)
     with pytest.raises(Refused, match="budget"):
-        record(
-            task,
-            model,
-            [found],
-            examples,
-            [tmp_path / "store"],
-            [{}],
-            budget_bytes=100,
-            budget_tokens=256,
-            reuse=True,
-            say=pytest.fail,
-        )
+        recorded_in(tmp_path, task, model, found, examples, budget_bytes=100)
 
 
 def test_the_least_recently_used_store_makes_room(tmp_path: Path) -> None:

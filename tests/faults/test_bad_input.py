@@ -11,13 +11,10 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import planted
 import pytest
 import transformers
-
-planted = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "recipes" / "planted.py")))
 
 TEXTS = [text for text in planted.texts(60) if text.isascii()][:20]
 ROWS = [(text, "positive" if i % 2 else "negative") for i, text in enumerate(TEXTS)]

@@ -1,7 +1,4 @@
-"""Small files and tiny models under well-known names, so that a whole command runs in a second.
-
-Tests load this file by its path: ``SimpleNamespace(**run_path(...))``.
-"""
+"""Small files and tiny models under well-known names, so that a whole command runs in a second."""
 
 import csv
 import io

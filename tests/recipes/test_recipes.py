@@ -6,17 +6,15 @@ import json
 import re
 import shutil
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 from typing import Any
 
+import planted
 import pytest
 import yaml
 
 from unfreeze.recipe import Recipe, json_schema
 
 ROOT = Path(__file__).parents[2]
-planted = SimpleNamespace(**run_path(str(Path(__file__).with_name("planted.py"))))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 

@@ -3,16 +3,12 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import made_up
 import pytest
 
 from unfreeze.report import build, judge
 from unfreeze.run import Run, Status
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 CANARY = (
     "</style><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}{% include 'x' %}\"'><b onclick=\"x\">"

@@ -1,10 +1,8 @@
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import made_up
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +12,6 @@ from markdown_it import MarkdownIt
 from unfreeze.report import judge, write_card
 from unfreeze.report.card import inert
 from unfreeze.run import Run
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 STRANGE = (
     "</td><script>x</script> [l](javascript:x) ![i](y) `c` **b** | a\n# h\n---\n: {{7*7}} www.x.de https://x.de "

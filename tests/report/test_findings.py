@@ -1,7 +1,4 @@
-from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
-
+import made_up
 import pytest
 
 from unfreeze import durable
@@ -9,8 +6,6 @@ from unfreeze.data.quality import Found
 from unfreeze.report import judge
 from unfreeze.report.findings import next_attempts
 from unfreeze.report.records import Records
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 
 def found(run):

@@ -1,15 +1,11 @@
 import base64
-from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import made_up
 import numpy as np
 import pytest
 
 from unfreeze.report import plots
 from unfreeze.report.records import Records, Timeline
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 STRANGE = [
     "$\\frac{",

@@ -1,13 +1,8 @@
-from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
-
+import made_up
 import pytest
 
 from unfreeze.report.records import Comparison, Records, Timeline
 from unfreeze.run import Run
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 
 @pytest.fixture

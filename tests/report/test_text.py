@@ -1,16 +1,13 @@
 import io
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 
+import made_up
 import pytest
 from rich.console import Console
 
 from unfreeze import durable
 from unfreeze.report import build, judge, summary_lines
 from unfreeze.run import Run, Status
-
-made_up = SimpleNamespace(**run_path(str(Path(__file__).with_name("made_up.py"))))
 
 
 def printed(lines):

@@ -8,18 +8,15 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import small
 
 from unfreeze import durable
 from unfreeze.errors import Interrupted, ModelError
 from unfreeze.run import Event, Run
 from unfreeze.training.checkpoints import Best, Checkpoint, Checkpoints, TrainState
-
-small = SimpleNamespace(**run_path(str(Path(__file__).with_name("small.py"))))
 
 # Three phases of three steps, the usual gradual schedule; phases end after steps 3, 6 and 9.
 GRADUAL = (("head", 3), ("last(1)", 3), ("all", 3))

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from runpy import run_path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import small
 
 from unfreeze import api, cli
 from unfreeze.data.sources import read
@@ -22,8 +21,6 @@ from unfreeze.durable import sha256_of_file
 from unfreeze.errors import Interrupted, RequestError
 from unfreeze.run import Event, Run
 from unfreeze.testing import tiny_model
-
-small = SimpleNamespace(**run_path(str(Path(__file__).with_name("small.py"))))
 
 # Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
 PHASES = [{"span": span, "epochs": "3 steps"} for span in ("head", "last(1)", "all")]

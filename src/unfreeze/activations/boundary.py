@@ -16,7 +16,7 @@ from torch import nn
 
 from unfreeze.models.layers import HEAD, STEM, LayerGroups
 
-Reads = Literal["all", "last", "vector"]
+Reads = Literal["all", "first", "last", "vector"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Boundary:
         group: Name of the lowest group that trains: ``group 3`` or ``head``.
         module: Path of the module whose first tensor argument is recorded.
         below: Names of the groups below, all frozen.
-        reads: Which positions are read above: ``all`` of (batch, length, width); only the ``last`` token of each row
-            (decoders); or a ``vector``, (batch, width), that the model has pooled already.
+        reads: Which positions are read above: ``all`` of (batch, length, width); only the ``first`` token of
+            each row, or the ``last`` one (decoders); or a ``vector``, (batch, width), that the model has
+            pooled already.
         width: Numbers for each position.
     """
 
@@ -161,6 +162,8 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
         return "vector"
     lengths = inputs["attention_mask"].sum(-1)  # (batch,)
     is_read = gradient.abs().sum(-1) > 0  # (batch, length)
+    if not is_read[:, 1:].any():
+        return "first"  # also where the model has dropped the others already
     places = torch.arange(is_read.shape[1], device=is_read.device)
     if not (is_read & (places[None] != lengths[:, None] - 1)).any():
         return "last"

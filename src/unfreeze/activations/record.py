@@ -269,6 +269,8 @@ def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarra
     """(batch, length, width), (batch, 1, width) or (batch, width): what is read above the boundary."""
     if boundary.reads == "last":
         return hidden[torch.arange(len(lengths)), torch.as_tensor(lengths) - 1].unsqueeze(1)
+    if boundary.reads == "first":
+        return hidden[:, :1]
     return hidden
 
 

@@ -24,6 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from unfreeze.activations.rows import Rows
+from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
@@ -33,6 +34,7 @@ from unfreeze.randomness import generator, seed_all
 from unfreeze.run import Event, Run
 from unfreeze.tasks.base import Task
 from unfreeze.training.checkpoints import Best, Checkpoint, Checkpoints, TrainState
+from unfreeze.training.dropout import Dropout
 from unfreeze.training.interruption import StopFlag
 from unfreeze.training.observers import Observer
 from unfreeze.training.optimization import (
@@ -95,6 +97,7 @@ class Engine:
             check_stop=lambda: self.stop.check(str(run.folder)),
         )
         self.source = self.sources.rows
+        self.dropout = Dropout(model)
         self._asked_to_stop = False
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
@@ -113,6 +116,15 @@ class Engine:
         """
         self._continue_from_checkpoint()
         self.model.to(self.accelerator.device)
+        unread = Unread.find(self.task, self.model, self.groups, self.train_rows.examples)
+        if unread.module is not None:
+            self._tell("notice", text=f"the head reads the first token alone: after {unread.module} no other goes on")
+        with unread.skipped(), self.dropout.installed():
+            self._run_phases()
+        self.accelerator.free_memory()
+        return self.model
+
+    def _run_phases(self) -> None:
         started, before = time.monotonic(), self.state.seconds
         self._clock: Callable[[], float] = lambda: before + time.monotonic() - started
         if self.state.step == 0 and self.state.phase == 0:
@@ -120,8 +132,6 @@ class Engine:
             self._save()
         for index in range(self.state.phase, len(self.phases)):
             self._run_phase(index)
-        self.accelerator.free_memory()
-        return self.model
 
     def _run_phase(self, index: int) -> None:
         phase = self.phases[index]
@@ -215,11 +225,11 @@ class Engine:
         set_rates(optimizer, factor)
         loss = 0.0
         for number, batch in enumerate(batches):
-            seed_all(self.settings.seed, "step", self.state.step, number)
+            self._seed("step", self.state.step, number)
             output = self._loss(model, batch, totals)
             self.accelerator.backward(output)
             loss += float(output.detach())
-        norm = float(self.accelerator.clip_grad_norm_(trainable, self.settings.max_gradient_norm))
+        norm = self._clip(trainable)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse_update(loss, norm, batches, optimizer)
         optimizer.step()
@@ -240,6 +250,23 @@ class Engine:
             tokens=sum(b.size_tokens for b in batches),
             step_seconds=round(time.monotonic() - started, 4),
         )
+
+    def _seed(self, *names: str | int) -> None:
+        seed_all(self.settings.seed, *names)
+        self.dropout.seed(generator(self.settings.seed, "dropout", *names))
+
+    def _clip(self, trainable: Sequence[torch.nn.Parameter]) -> float:
+        """Scale the gradients down to the largest norm allowed; returns the norm before.
+
+        A step whose norm is within it is not multiplied by one: for a large vocabulary that is a pass over memory.
+        """
+        self.accelerator.unscale_gradients()
+        gradients = [p.grad for p in trainable if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        found = float(norm)
+        if not found <= self.settings.max_gradient_norm:
+            torch.nn.utils.clip_grads_with_norm_(trainable, self.settings.max_gradient_norm, norm)
+        return found
 
     def _loss(self, model: torch.nn.Module, batch: Batch, totals: Mapping[str, float]) -> torch.Tensor:
         """A micro-batch's part of the step's loss: the only division."""
@@ -295,7 +322,7 @@ class Engine:
         lengths = np.asarray([e.length for e in examples])
         part = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)[0]
         batch = self.task.collate([examples[i] for i in part])
-        seed_all(self.settings.seed, "trial step")
+        self._seed("trial step")
         started = time.monotonic()
         loss = self._loss(self.model, batch, batch.weights)
         loss.backward()  # type: ignore[no-untyped-call]
