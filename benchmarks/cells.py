@@ -45,7 +45,14 @@ SPEED_ROWS = {"imdb": 400, "sst2": 2000}
 # Form a pads every row to 512 tokens: all its steps cost the same, and a few of them tell the rest.
 TUTORIAL_STEPS = 10
 SYSTEMS = ("a", "b", "c", "u")
-UNDONE = ("attention-dropout-off", "micro-batches", "memory-reuse", "bucketing")
+UNDONE = (
+    "attention-dropout-off",
+    "micro-batches",
+    "memory-reuse",
+    "bucketing",
+    "leaving-out-unread",
+    "quick-dropout",
+)
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
 

@@ -114,6 +114,24 @@ def _without_bucketing() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _without_leaving_out() -> Iterator[None]:
+    """Every position of the last layer is computed, read or not."""
+    from unfreeze.activations.unread import Unread
+
+    with mock.patch.object(Unread, "find", lambda task, model, groups, examples: Unread(model)):
+        yield
+
+
+@contextlib.contextmanager
+def _without_quick_dropout() -> Iterator[None]:
+    """Dropout is torch's."""
+    from unfreeze.training.dropout import Dropout
+
+    with mock.patch.object(Dropout, "installed", lambda self: contextlib.nullcontext()):
+        yield
+
+
 # Name to the patch and the settings that undo the decision.
 UNDONE: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[None]], tuple[str, ...]]] = {
     "attention-dropout-off": (contextlib.nullcontext, (f"train.attention_dropout={_OWN_ATTENTION_DROPOUT}",)),
@@ -121,6 +139,8 @@ UNDONE: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[None]], t
     "micro-batches": (contextlib.nullcontext, ("train.micro_batch_tokens=8192",)),
     "memory-reuse": (_without_memory_reuse, ()),
     "bucketing": (_without_bucketing, ()),
+    "leaving-out-unread": (_without_leaving_out, ()),
+    "quick-dropout": (_without_quick_dropout, ()),
 }
 
 
