@@ -5,6 +5,7 @@ kind            question
 ==============  ====================================================================================================
 ``speed``       how long does full fine-tuning of MiniLM take, in how much memory, beside the Trainer?
 ``without``     what does each decision of unfreeze contribute?
+``recorded``    what does a frozen part cost that is computed once, beside the Trainer with the same layers frozen?
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
@@ -19,7 +20,7 @@ from __future__ import annotations
 import fnmatch
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ SPEED_ROWS = {"imdb": 400, "sst2": 2000}
 # Form a pads every row to 512 tokens: all its steps cost the same, and a few of them tell the rest.
 TUTORIAL_STEPS = 10
 SYSTEMS = ("a", "b", "c", "u")
+# Spans with a frozen part: epochs, and the systems. `again` is a second run on the same rows, `pass` a bare inference
+# pass and the head.
+FROZEN = {"head": (5, ("b", "u", "again", "pass")), "last(2)": (4, ("b", "u"))}
 UNDONE = (
     "attention-dropout-off",
     "micro-batches",
@@ -78,7 +82,7 @@ class Cell:
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
-    return [*_timed(), *_accuracy(), *_evaluation(), *_plans(), *_transfer(), *_defaults()]
+    return [*_timed(), *_recorded(), *_accuracy(), *_evaluation(), *_plans(), *_transfer(), *_defaults()]
 
 
 def matching(pattern: str) -> list[Cell]:
@@ -113,6 +117,15 @@ def _timed() -> Iterator[Cell]:
             for decision in UNDONE:
                 options = {"rows": rows, "round": turn, "system": "u", "without": decision}
                 yield Cell(f"without/{data}/{turn}/{decision}", "without", data, MINILM, options)
+
+
+def _recorded() -> Iterator[Cell]:
+    for span, (epochs, systems) in FROZEN.items():
+        for data, rows in SPEED_ROWS.items():
+            for turn in ROUNDS:
+                for system in systems:
+                    options = {"rows": rows, "round": turn, "system": system, "span": span, "epochs": epochs}
+                    yield Cell(f"recorded/{span}/{data}/{turn}/{system}", "recorded", data, MINILM, options)
 
 
 def _accuracy() -> Iterator[Cell]:
@@ -175,6 +188,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
     kinds: dict[str, Callable[[Cell, Path, bool], dict[str, Any]]] = {
         "speed": _run_timed,
         "without": _run_timed,
+        "recorded": _run_recorded,
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
         "evaluation": _run_evaluation,
@@ -223,6 +237,36 @@ def _run_timed(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         "flops": flops,
         "peak_flops_per_second": peak,
         "share_of_peak": flops / training / peak,
+    }
+
+
+def _run_recorded(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    job = _job(cell, tiny, seed=cell.options["round"], epochs=cell.options["epochs"])
+    meter, system, span = measure.Meter(), cell.options["system"], cell.options["span"]
+    before = 0.0
+    if system in ("u", "again"):
+        from benchmarks import ours
+
+        if system == "again":
+            ours.fine_tune(job, measure.Meter(), folder / "first", span=span)
+            # Another rate, as one would try next; the process goes on, so its start is not counted.
+            job, before = replace(job, rate=2 * job.rate), measure.process_seconds()
+        ours.fine_tune(job, meter, folder / "run", span=span)
+    else:
+        from benchmarks import peers
+
+        if system == "pass":
+            peers.bare_pass(job, meter)
+        else:
+            trained = {"head": peers.HEAD_ONLY, "last(2)": peers.TOP_TWO_OF_SIX}[span]
+            peers.fine_tune(job, system, meter, folder / "run", trained=trained)
+    return {
+        "rows": len(job.rows),
+        "epochs": job.epochs,
+        "training_seconds": meter.seconds,
+        "whole_seconds": measure.process_seconds() - before,
+        "memory_bytes": meter.memory_bytes,
+        "computed_tokens": meter.computed_tokens,
     }
 
 

@@ -28,13 +28,14 @@ class Unfinished(Exception):
     """The time of a cell is up; its run goes on where it stopped when the cell is called again."""
 
 
-def fine_tune(job: Job, meter: Meter, output: Path, *, without: str | None = None) -> Any:
-    """Train all weights with `unfreeze.train`, as the peers do.
+def fine_tune(job: Job, meter: Meter, output: Path, *, span: str = "all", without: str | None = None) -> Any:
+    """Train with `unfreeze.train`, as the peers do; what is recorded lies beside the run.
 
     Args:
         job: As for every system.
         meter: Measures `Engine.train`, which is what `Trainer.train` is to the peers.
         output: Folder of the run.
+        span: What trains.
         without: A decision of unfreeze that is undone; one of `UNDONE`.
 
     Returns:
@@ -43,7 +44,7 @@ def fine_tune(job: Job, meter: Meter, output: Path, *, without: str | None = Non
     from unfreeze.api import train
 
     phase = {
-        "span": "all",
+        "span": span,
         "epochs": f"{job.epochs} epochs",
         "learning_rate": job.rate,
         "head_learning_rate": job.rate,
@@ -57,6 +58,7 @@ def fine_tune(job: Job, meter: Meter, output: Path, *, without: str | None = Non
         "train.weight_decay=0",
         "train.max_length=512",
         "baselines=false",
+        f"cache.folder={output.parent / 'activations'}",
     ]
     undo, changed = UNDONE[without] if without else (contextlib.nullcontext, ())
     with _metered(meter), undo():
@@ -128,7 +130,7 @@ def _without_quick_dropout() -> Iterator[None]:
     """Dropout is torch's."""
     from unfreeze.training.dropout import Dropout
 
-    with mock.patch.object(Dropout, "installed", lambda self: contextlib.nullcontext()):
+    with mock.patch.object(Dropout, "installed", return_value=contextlib.nullcontext()):
         yield
 
 

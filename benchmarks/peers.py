@@ -21,6 +21,9 @@ from benchmarks.measure import Meter
 
 FORMS = ("a", "b", "c")
 LONGEST_TOKENS = 512
+# What stays trainable of an encoder like BERT, by the beginning of parameter names.
+HEAD_ONLY = ("bert.pooler.", "classifier.")
+TOP_TWO_OF_SIX = ("bert.encoder.layer.4.", "bert.encoder.layer.5.", *HEAD_ONLY)
 # The rows that `datasets.Dataset.map` gives to a function at once: those that padding=True pads alike.
 MAP_ROWS = 1000
 
@@ -47,7 +50,15 @@ class Trained:
         return [self.labels[i] for i in logits.argmax(-1)]
 
 
-def fine_tune(job: Job, form: str, meter: Meter, output: Path, *, most_steps: int | None = None) -> Trained:
+def fine_tune(
+    job: Job,
+    form: str,
+    meter: Meter,
+    output: Path,
+    *,
+    most_steps: int | None = None,
+    trained: tuple[str, ...] | None = None,
+) -> Trained:
     """Train, and write the model.
 
     Args:
@@ -57,6 +68,7 @@ def fine_tune(job: Job, form: str, meter: Meter, output: Path, *, most_steps: in
         output: Folder for the model.
         most_steps: Stop after so many steps. Only for form ``a``, whose steps are all of the same padded size, so that
             the time of all follows from the time of some.
+        trained: Beginnings of the names of the parameters that train; the others are frozen. None: all train.
     """
     import transformers
 
@@ -66,8 +78,12 @@ def fine_tune(job: Job, form: str, meter: Meter, output: Path, *, most_steps: in
     rows = encode([row.text for row in job.rows]).add_column("label", [job.labels.index(r.label) for r in job.rows])
     all_steps = job.epochs * -(-len(job.rows) // job.batch_size)
     steps = min(most_steps or all_steps, all_steps)
+    model = _model(job, attention_dropout=form != "c")
+    if trained is not None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith(trained))
     trainer = transformers.Trainer(
-        _model(job, attention_dropout=form != "c"),
+        model,
         _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1),
         train_dataset=rows,
         data_collator=None if form == "a" else transformers.DataCollatorWithPadding(tokenizer),
@@ -99,6 +115,47 @@ def try_padding_in_map(job: Job, output: Path) -> dict[str, Any]:
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         return {"rows": len(job.rows), "widths": widths, "crashes": True, "error": cause}
     return {"rows": len(job.rows), "widths": widths, "crashes": False, "error": ""}
+
+
+def bare_pass(job: Job, meter: Meter) -> None:
+    """The least that a head on a frozen encoder can cost: one bucketed `inference_mode` pass, then the head alone.
+
+    No dropout, no checkpoints, no records; rows are sorted by length and cut into batches of 4,096 tokens.
+    """
+    import torch
+    import transformers
+
+    transformers.set_seed(job.seed)
+    tokenizer, _ = _encoding(job, False)
+    model = _model(job, attention_dropout=False)
+    model.eval()
+    meter.watch(model.bert)
+    labels = torch.tensor([job.labels.index(r.label) for r in job.rows])
+    with meter:
+        encoded = tokenizer([row.text for row in job.rows], truncation=True, max_length=LONGEST_TOKENS)["input_ids"]
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+        vectors = torch.empty(len(order), model.config.hidden_size)
+        while order:
+            part = order[: max(1, 4096 // len(encoded[order[0]]))]
+            order = order[len(part) :]
+            batch = tokenizer.pad({"input_ids": [encoded[i] for i in part]}, return_tensors="pt")
+            with torch.inference_mode():
+                vectors[part] = model.bert(**batch).last_hidden_state[:, 0]
+        _train_head(model, vectors, labels, job)
+
+
+def _train_head(model: Any, vectors: Any, labels: Any, job: Job) -> None:
+    import torch
+
+    head = [*model.bert.pooler.parameters(), *model.classifier.parameters()]
+    optimizer = torch.optim.AdamW(head, lr=job.rate, weight_decay=0.0, fused=True)
+    for _ in range(job.epochs):
+        for part in torch.randperm(len(labels)).split(job.batch_size):  # type: ignore[no-untyped-call]
+            pooled = torch.tanh(model.bert.pooler.dense(vectors[part]))
+            torch.nn.functional.cross_entropy(model.classifier(pooled), labels[part]).backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(head, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def _encoding(job: Job, padding: bool | str) -> tuple[Any, Callable[[Sequence[str]], Any]]:

@@ -17,6 +17,12 @@ _SYSTEM_NAMES = {
     "c": "c  b without attention dropout",
     "u": "u  unfreeze",
 }
+_RECORDED_NAMES = {
+    "b": "b  Trainer at its best, the same layers frozen",
+    "u": "u  unfreeze, recording included",
+    "again": "again  a second run of unfreeze, another rate",
+    "pass": "pass  a bare inference pass, then the head",
+}
 Records = dict[str, Record]
 
 
@@ -139,6 +145,39 @@ def _speed_notes(rounds: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
         if slower:
             notes.append(f"unfreeze trained slower than {system} in {slower} of {len(shared)} rounds.")
     return ["", *notes] if notes else []
+
+
+def _recorded(done: Records) -> list[str]:
+    lines: list[str] = []
+    for span, (epochs, systems) in cells.FROZEN.items():
+        for data, rows in cells.SPEED_ROWS.items():
+            rounds = {s: _rounds(done, f"recorded/{span}/{data}/{{}}/{s}") for s in systems}
+            if not any(rounds.values()):
+                continue
+            lines += [
+                f"**{span}, {data}**, {rows} rows, MiniLM, {epochs} epochs, batches of 16",
+                "",
+                "| system | training | whole process | memory above the loaded model | training, times u "
+                "| training, times again | whole, times u |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            for system, found in rounds.items():
+                if not found:
+                    continue
+                values = list(found.values())
+                lines.append(
+                    _row(
+                        _RECORDED_NAMES[system],
+                        _seconds([v["training_seconds"] for v in values]),
+                        _seconds([v["whole_seconds"] for v in values]),
+                        f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                        _ratios(found, rounds["u"], "training_seconds"),
+                        _ratios(found, rounds.get("again", {}), "training_seconds"),
+                        _ratios(found, rounds["u"], "whole_seconds"),
+                    )
+                )
+            lines.append("")
+    return lines
 
 
 def _without(done: Records) -> list[str]:
@@ -319,6 +358,7 @@ def _duration(seconds: float) -> str:
 
 _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("Full fine-tuning: time and memory", _speed),
+    ("The frozen part, computed once", _recorded),
     ("What each decision contributes", _without),
     ("The tutorial's padding=True inside map", _tutorial),
     ("Accuracy beside the Trainer", _accuracy),

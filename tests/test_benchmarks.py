@@ -51,7 +51,8 @@ def test_every_question_has_its_cells() -> None:
     kinds = Counter(c.kind for c in cells.table())
     assert kinds == {
         "speed": 2 * 3 * 4,
-        "without": 2 * 3 * 4,
+        "without": 2 * 3 * 6,
+        "recorded": 2 * 3 * (4 + 2),
         "tutorial": 2,
         "accuracy": 2 * 3 * 2,
         "evaluation": 2,
@@ -71,7 +72,7 @@ def test_every_decision_that_a_cell_undoes_can_be_undone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "count"), [("*", 92), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
+    ("pattern", "count"), [("*", 140), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
 )
 def test_cells_are_chosen_by_pattern_or_beginning(pattern: str, count: int) -> None:
     assert len(cells.matching(pattern)) == count
@@ -231,8 +232,8 @@ def page(tmp_path: Path, *records: Record) -> str:
 
 def test_a_page_without_records_says_that_nothing_was_measured(tmp_path: Path) -> None:
     shown = page(tmp_path)
-    assert shown.count("Not measured yet.") == 8
-    assert "92 cells have not been run" in shown
+    assert shown.count("Not measured yet.") == 9
+    assert "140 cells have not been run" in shown
 
 
 def test_ratios_are_taken_within_rounds_and_shown_with_their_range(tmp_path: Path) -> None:
@@ -445,6 +446,8 @@ print(json.dumps(found), file=sys.__stdout__)
 _TRIED = (
     *(f"speed/sst2/1/{system}" for system in cells.SYSTEMS),
     *(f"without/imdb/1/{decision}" for decision in cells.UNDONE),
+    *(f"recorded/head/sst2/1/{system}" for system in cells.FROZEN["head"][1]),
+    "recorded/last(2)/sst2/1/b",
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
@@ -516,6 +519,15 @@ def test_the_tutorial_pads_every_row_to_the_longest_input(measured: dict[str, di
 def test_each_decision_is_undone_on_the_same_rows(measured: dict[str, dict[str, Any]]) -> None:
     found = [measured[f"without/imdb/1/{decision}"] for decision in cells.UNDONE]
     assert len({v["tokens"] for v in found}) == 1
+
+
+def test_a_frozen_part_goes_once_through_the_model_where_it_is_recorded_and_not_at_all_the_second_time(
+    measured: dict[str, dict[str, Any]],
+) -> None:
+    tokens = {s: measured[f"recorded/head/sst2/1/{s}"]["computed_tokens"] for s in cells.FROZEN["head"][1]}
+    assert tokens["b"] > 4 * tokens["pass"]
+    assert tokens["again"] < tokens["u"]
+    assert measured["recorded/head/sst2/1/again"]["training_seconds"] > 0
 
 
 def test_padding_in_the_map_runs_while_one_map_batch_holds_all_rows(measured: dict[str, dict[str, Any]]) -> None:

@@ -326,6 +326,22 @@ def test_report_is_written_anew_and_its_place_printed(place):
     assert json.loads(unfreeze("report", place.run, "--json").out) == {"report": str(path)}
 
 
+def test_cache_lists_what_is_recorded_and_clears_it(place, tmp_path):
+    assert f"nothing is recorded in {tmp_path}" in unfreeze("cache", "--folder", tmp_path).out
+    trained = unfreeze(
+        "train", "reviews.csv", *planted.QUICK, "--set", "train.epochs=40", "--set", "data.validation=0",
+        "--set", f"cache.folder={tmp_path}", "--output", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert trained.status == 0, trained.err
+    listed = unfreeze("cache", "--folder", tmp_path).out
+    assert "head, float16" in listed
+    [store] = json.loads(unfreeze("cache", "--folder", tmp_path, "--json").out)["stores"]
+    assert store["facts"]["about"]["rows"] > 0
+    cleared = json.loads(unfreeze("cache", "--clear", "--folder", tmp_path, "--json").out)
+    assert cleared == {"folder": str(tmp_path), "removed": 1, "bytes": store["bytes"]}
+    assert (tmp_path / "run" / "status.json").is_file()
+
+
 def test_env_shows_versions_and_what_is_missing(place, monkeypatch):
     from unfreeze import environment
 

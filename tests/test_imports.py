@@ -48,12 +48,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"planview"},
     # views: what a terminal shows
     "planview": FOUNDATION | {"plan", "costs"},
+    "cacheview": FOUNDATION | {"activations"},
     "inspection": MATERIAL | {"preparation", "report"},
     "environment": FOUNDATION | {"machine", "models"},
     "demonstration": FOUNDATION | {"api", "run", "report"},
     "answers": FOUNDATION | {"api", "data", "run", "report"},
     "cli": FOUNDATION
-    | {"api", "recipe", "run", "report", "planview", "inspection", "environment", "demonstration", "answers"},
+    | {"activations", "api", "recipe", "run", "report"}
+    | {"planview", "cacheview", "inspection", "environment", "demonstration", "answers"},
     "__main__": {"cli"},
     "__init__": set(),
 }

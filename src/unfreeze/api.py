@@ -324,12 +324,16 @@ def _judge_and_report(run: TrainedRun, say: Any) -> None:
 # using a run -----------------------------------------------------------------------------------------------------
 
 
-def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -> dict[str, Any]:
+def evaluate(
+    run: str | Path | Run, data: Any, *, encoding: str | None = None, allow_remote_code: bool = False
+) -> dict[str, Any]:
     """Metrics of a finished run on other labelled rows.
 
     Args:
         run: A run or its folder.
         data: As for `train`; where it has test rows, those are used, otherwise all its rows.
+        encoding: Of text files that are not UTF-8.
+        allow_remote_code: Run code that came with the base model.
 
     Returns:
         Hugging Face's names: ``eval_loss``, ``eval_accuracy`` ..., with ``eval_intervals``.
@@ -337,8 +341,7 @@ def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -
     Raises:
         DataError: Columns or labels that do not fit the run.
     """
-    found = _as_run(run)
-    using = found.predictor
+    using = _as_run(run, allow_remote_code).predictor
     splits = read(data, encoding=encoding, wanted="test")
     table = splits.test if splits.test is not None else splits.train
     stored = using.task.roles
@@ -349,7 +352,12 @@ def evaluate(run: str | Path | Run, data: Any, *, encoding: str | None = None) -
 
 
 def predict(
-    run: str | Path | Run, data: Any, *, encoding: str | None = None, console: Console | None = None
+    run: str | Path | Run,
+    data: Any,
+    *,
+    encoding: str | None = None,
+    allow_remote_code: bool = False,
+    console: Console | None = None,
 ) -> Iterator[Prediction]:
     """Answers for every row of a file, a folder or an object; labels are not needed.
 
@@ -357,12 +365,13 @@ def predict(
         run: A run or its folder.
         data: As for `train`; where it has test rows, those are used, otherwise all its rows.
         encoding: Of text files that are not UTF-8.
+        allow_remote_code: Run code that came with the base model.
         console: Told where a column of another name is read.
 
     Raises:
         DataError: The text columns of the run are not there, and no other could be meant.
     """
-    using = _as_run(run).predictor
+    using = _as_run(run, allow_remote_code).predictor
     splits = read(data, encoding=encoding, wanted="test")
     table = splits.test if splits.test is not None else splits.train
     using.task.roles = _text_columns(using.task, table, _say(console))
@@ -395,10 +404,10 @@ def report(run: str | Path | Run) -> Path:
     return build(_as_run(run))
 
 
-def _as_run(run: str | Path | Run) -> TrainedRun:
-    if isinstance(run, TrainedRun):
-        return run
-    return TrainedRun(run.folder if isinstance(run, Run) else run)
+def _as_run(run: str | Path | Run, allow_remote_code: bool = False) -> TrainedRun:
+    found = run if isinstance(run, TrainedRun) else TrainedRun(run.folder if isinstance(run, Run) else run)
+    found.allows_remote_code = found.allows_remote_code or allow_remote_code
+    return found
 
 
 # before training -------------------------------------------------------------------------------------------------

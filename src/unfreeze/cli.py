@@ -168,12 +168,13 @@ def evaluate(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Labelled rows, as for train.", metavar="DATA", show_default=False)],
     encoding: Encoding = None,
+    allow_remote_code: Remote = False,
     as_json: Json = False,
 ) -> None:
     """Measure a finished run on other labelled rows."""
     from unfreeze import api
 
-    found = api.evaluate(run, data, encoding=encoding)
+    found = api.evaluate(run, data, encoding=encoding, allow_remote_code=allow_remote_code)
     if as_json:
         _print_json(found)
     else:
@@ -199,6 +200,7 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Show the K best labels.", min=1, metavar="K")] = 1,
     encoding: Encoding = None,
+    allow_remote_code: Remote = False,
     as_json: Annotated[bool, _flag("--json", "Print one JSON object a row.")] = False,
 ) -> None:
     """Label new texts with a finished run: one line each, label and probability."""
@@ -210,6 +212,7 @@ def predict(
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
     found = api.TrainedRun(run)
+    found.allows_remote_code = allow_remote_code
     if output_file is not None:
         data = inputs[0] if is_path else [_columns(found, text) for text in inputs]
         count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding, console=progress)
@@ -272,6 +275,31 @@ def demo(
     from unfreeze import demonstration
 
     demonstration.run(kind, output_folder, output, progress)
+
+
+@app.command(epilog="Example:  unfreeze cache --clear")
+def cache(
+    clear: Annotated[bool, _flag("--clear", "Remove them all. Runs record anew what they need.")] = False,
+    folder: Annotated[
+        str | None, typer.Option("--folder", help="Where cache.folder of the recipe puts them.", metavar="FOLDER")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recorded activations of frozen layers, or remove them."""
+    from unfreeze import cacheview
+    from unfreeze.activations import store
+
+    place = Path(folder) if folder else store.default_folder()
+    if clear:
+        removed, freed = store.clear(place)
+        if as_json:
+            _print_json({"folder": str(place), "removed": removed, "bytes": freed})
+        else:
+            print(f"{removed} removed, {freed / 1e6:,.0f} MB freed")
+    elif as_json:
+        _print_json({"folder": str(place), "stores": cacheview.as_records(place)})
+    else:
+        cacheview.print_stores(place, output)
 
 
 @app.command()

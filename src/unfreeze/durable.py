@@ -182,6 +182,12 @@ def recover(parent: Path) -> list[str]:
     return done
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove half-written stages of one published folder; its caller knows that nobody writes it now."""
+    for left in folder.parent.glob(f"{_STAGING_PREFIX}*-{folder.name}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def verify(folder: Path) -> str | None:
     """None where every file of a published folder is as it was written, else what is wrong, as a sentence."""
     try:

@@ -32,6 +32,7 @@ from collections.abc import Iterable
 # One line a foreseen failure; the key is the code without its leading "E-". Sorted by family.
 CODES: dict[str, str] = {
     "INTERNAL": "an error of the program itself",
+    "DISTRIBUTED": "several processes were started, or one of several was lost",
     # the request
     "RECIPE-CONFLICT": "two settings contradict each other",
     "RECIPE-FILE": "a recipe file cannot be read",

@@ -184,7 +184,7 @@ def record(
     """
     lengths = np.asarray([e.length for e in examples])
     parent = places[0].parent
-    with only_builder(parent, places[-1].name, say):
+    with only_builder(parent, [place.name for place in places], say):
         found: dict[int, Store] = {}
         for i, place in enumerate(places):
             store, problem = Store.open(place) if reuse else (None, None)

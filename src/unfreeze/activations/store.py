@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ import numpy as np
 from unfreeze import durable
 
 FORMAT_VERSION = 1
+_LOCK_PREFIX = ".lock-"
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
@@ -103,7 +103,9 @@ class Writer:
     def __post_init__(self) -> None:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         shape = (int(self.starts[-1]), self.width)
-        self.values = np.memmap(self.folder / "values.bin", dtype=DTYPES[self.dtype], mode="w+", shape=shape)
+        with open(self.folder / "values.bin", "wb") as file:
+            _reserve(file.fileno(), shape[0] * shape[1] * np.dtype(DTYPES[self.dtype]).itemsize)
+        self.values = np.memmap(self.folder / "values.bin", dtype=DTYPES[self.dtype], mode="r+", shape=shape)
 
     def put(self, row: int, values: np.ndarray) -> None:
         """Store one row, (tokens, width)."""
@@ -115,30 +117,65 @@ class Writer:
         durable.write_json(self.folder / "store.json", {**facts, "width": self.width, "dtype": self.dtype})
 
 
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the disk now. Trap: a full disk under a memory map is not an error but a signal that kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:  # macOS
+        os.truncate(descriptor, size)
+
+
 def stored_bytes(lengths: np.ndarray, width: int, dtype: str) -> int:
     """What a store of rows of these lengths takes on disk."""
     return int(lengths.sum()) * width * np.dtype(DTYPES[dtype]).itemsize + 8 * (len(lengths) + 1)
 
 
 @contextlib.contextmanager
-def only_builder(folder: Path, key: str, say: Callable[[str], None]) -> Iterator[None]:
-    """One process at a time records a key; others wait. The lock goes with its process, so it is never stale."""
+def only_builder(folder: Path, keys: Sequence[str], say: Callable[[str], None]) -> Iterator[None]:
+    """One process at a time records a key; others wait. A lock goes with its process, so it is never stale.
+
+    What a killed process left half-written under these keys is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / f".lock-{key}", "w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say("another run records the same rows; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)
+    with contextlib.ExitStack() as held:
+        # In one order for all processes, so that no two wait for each other.
+        for key in sorted(set(keys)):
+            if not held.enter_context(_locked(folder, key, wait=False)):
+                say("another run records the same rows; waiting for it")
+                held.enter_context(_locked(folder, key, wait=True))
+            durable.remove_leftovers(folder / key)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
+    """Whether the lock of a key is held inside the block; without `wait`, not where another process holds it."""
+    path = folder / f"{_LOCK_PREFIX}{key}"
+    while True:
+        with open(path, "w", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            # Trap: whoever cleared the cache in between has removed the file that we locked; a later process would
+            # lock a new one beside us.
+            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                continue
+            yield True
+            return
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One store as `unfreeze cache` lists it."""
+    """One store as `unfreeze cache` lists it.
+
+    Attributes:
+        key: Name of its folder.
+        bytes: On disk.
+        used: When it was last opened, in seconds since 1970.
+        facts: What was recorded, from what.
+    """
 
     key: str
     bytes: int
@@ -152,9 +189,17 @@ def entries(folder: Path) -> list[Entry]:
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         if path.is_dir() and not path.name.startswith(".") and (path / "store.json").is_file():
             size = sum(f.stat().st_size for f in path.iterdir())
-            facts = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            found.append(Entry(path.name, size, path.stat().st_mtime, facts))
+            found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / "store.json")))
     return sorted(found, key=lambda e: e.used)
+
+
+def _facts_in(file: Path) -> dict[str, Any]:
+    """A damaged store can still be listed and removed."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Sequence[str] = ()) -> list[str]:
@@ -177,9 +222,25 @@ def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Sequence
     return gone
 
 
-def clear(folder: Path) -> int:
-    """Remove all stores; returns the bytes freed."""
-    freed = sum(e.bytes for e in entries(folder))
-    if folder.is_dir():
-        shutil.rmtree(folder)
-    return freed
+def clear(folder: Path) -> tuple[int, int]:
+    """Remove all stores, and what killed processes left; anything else in the folder stays.
+
+    A store that is being recorded right now is left alone. One that a run reads is removed: the run keeps its open
+    file and ends as it would have.
+
+    Returns:
+        How many stores were removed, and the bytes freed.
+    """
+    removed, freed = 0, 0
+    found = {entry.key: entry for entry in entries(folder)}
+    locks = {path.name.removeprefix(_LOCK_PREFIX) for path in folder.glob(f"{_LOCK_PREFIX}*")}
+    for key in sorted(found.keys() | locks):
+        with _locked(folder, key, wait=False) as is_ours:
+            if not is_ours:
+                continue
+            durable.remove_leftovers(folder / key)
+            if key in found:
+                durable.remove(folder / key)
+                removed, freed = removed + 1, freed + found[key].bytes
+            (folder / f"{_LOCK_PREFIX}{key}").unlink(missing_ok=True)
+    return removed, freed

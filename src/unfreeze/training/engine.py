@@ -103,7 +103,7 @@ class Engine:
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
         self.accelerator = Accelerator(mixed_precision=mixed)
         if self.accelerator.num_processes > 1:
-            raise DistributedError("INTERNAL", "training in several processes is not built yet; start one process")
+            raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
 
     # the run -----------------------------------------------------------------------------------------------------
 
@@ -283,6 +283,8 @@ class Engine:
             )
             self._batches = (epoch, order)
         chosen = self._batches[1][position]
+        # By their length as rows, though recorded ones may be shorter: dropout then draws the same masks for them.
+        chosen = chosen[np.argsort(-self.train_rows.lengths[chosen], kind="stable")]
         examples = [self._varied(int(i), epoch) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
         parts = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)

@@ -163,13 +163,17 @@ class Sources:
             checked,
             rows.examples,
             [folder / key_of(f) for f in facts],
-            facts,
+            [{**f, "about": self._about(rows)} for f in facts],
             budget_bytes=self.settings.cache.budget_bytes,
             budget_tokens=2 * self.settings.micro_batch_tokens,
             reuse=self.settings.cache.reuse,
             say=lambda text: self.tell("notice", text=text),
             on_row=on_row,
         )
+
+    def _about(self, rows: Rows) -> dict[str, Any]:
+        """What `unfreeze cache` shows of a store; nothing recorded depends on it."""
+        return {"model": getattr(self.model.config, "_name_or_path", ""), "rows": len(rows.examples)}
 
     def _facts(self, checked: Checked, examples: Sequence[Example]) -> dict[str, Any]:
         """Everything the recorded values depend on."""

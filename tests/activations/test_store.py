@@ -1,0 +1,91 @@
+"""The folder of recorded activations: what is listed, what is cleared, and what stays."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+
+from unfreeze import durable
+from unfreeze.activations.store import Store, Writer, clear, entries, only_builder
+
+LENGTHS = np.array([3, 1, 2])
+
+
+def a_store(folder: Path, key: str) -> Path:
+    def write(staging: Path) -> None:
+        writer = Writer(staging, LENGTHS, 4, "float16")
+        for row, length in enumerate(LENGTHS):
+            writer.put(row, np.full((length, 4), row, dtype=np.float16))
+        writer.close({"about": {"model": "made-up", "rows": 3}, "boundary": {"group": "head"}})
+
+    durable.publish(folder / key, write)
+    return folder / key
+
+
+def test_rows_come_back_padded_whatever_their_order(tmp_path: Path) -> None:
+    store = Store(a_store(tmp_path, "one"))
+    found = store.padded([2, 0], 4)
+    assert found.dtype == np.float32
+    assert found[..., 0].tolist() == [[2, 2, 0, 0], [0, 0, 0, 0]]
+    assert store.vectors([1, 2]).tolist() == [[1] * 4, [2] * 4]
+
+
+def test_clearing_takes_stores_and_what_was_left_half_written_and_nothing_else(tmp_path: Path) -> None:
+    size = sum(f.stat().st_size for f in a_store(tmp_path, "one").iterdir())
+    with only_builder(tmp_path, ["two"], print):
+        (tmp_path / ".staging-abcd-two").mkdir()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    assert clear(tmp_path) == (1, size)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "thesis"]
+    assert clear(tmp_path / "nowhere") == (0, 0)
+
+
+def test_a_damaged_store_is_listed_and_can_be_cleared(tmp_path: Path) -> None:
+    (a_store(tmp_path, "one") / "store.json").write_text("{", encoding="utf-8")
+    assert [(e.key, e.facts) for e in entries(tmp_path)] == [("one", {})]
+    assert clear(tmp_path)[0] == 1
+
+
+def test_what_a_killed_builder_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".staging-1234-one"
+    left.mkdir()
+    (left / "values.bin").write_bytes(b"half")
+    others = tmp_path / ".staging-1234-other"
+    others.mkdir()
+    with only_builder(tmp_path, ["one"], print):
+        assert not left.exists()
+        assert others.exists()
+
+
+def _hold(folder: Path, key: str, log: Path) -> None:
+    with only_builder(folder, [key, "shared"], lambda text: log.write_text(text, encoding="utf-8")):
+        log.with_suffix(".held").touch()
+        time.sleep(0.5)
+        log.with_suffix(".done").touch()
+
+
+def test_two_that_would_record_the_same_go_one_after_the_other_and_clearing_leaves_them_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "stores"
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    first = context.Process(target=_hold, args=(folder, "one", tmp_path / "first"))
+    first.start()
+    while not (tmp_path / "first.held").exists():
+        time.sleep(0.01)
+    assert clear(folder) == (0, 0)
+    said: list[str] = []
+    with only_builder(folder, ["two", "shared"], said.append):
+        assert (tmp_path / "first.done").exists()
+    first.join()
+    assert said == ["another run records the same rows; waiting for it"]
+
+
+def test_facts_in_a_store_are_plain_json(tmp_path: Path) -> None:
+    facts = json.loads((a_store(tmp_path, "one") / "store.json").read_text(encoding="utf-8"))
+    assert facts["width"] == 4
+    assert facts["dtype"] == "float16"

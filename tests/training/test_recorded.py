@@ -1,0 +1,156 @@
+"""Phases on recorded inputs: the same training within the stored precision, whatever happens to the recording."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+
+from unfreeze import durable
+from unfreeze.activations.store import entries
+from unfreeze.models.layers import LayerGroups
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small.small(tmp_path_factory.mktemp("recorded"))
+
+
+def engine_of(made: Any, run: Path, cache: Path | None, *, budget_bytes: int = 10**9, **changes: Any) -> Any:
+    """Head, then the last layer and the head: on recorded inputs, or with `cache` None on the rows as they are."""
+    top = f"group {LayerGroups.of(made.model()).n_groups - 1}"
+    head, last = made.phases(("head", STEPS), ("last(1)", STEPS))
+    if cache is not None:
+        head, last = replace(head, boundary="head"), replace(last, boundary=top)
+        wanted = replace(made.plan.settings.cache, folder=str(cache), budget_bytes=budget_bytes, reuse=True)
+        changes["cache"] = wanted
+    examples = made.prepared.train_examples
+    return made.engine(run, [head, last], train=examples[4:], validation=examples[:4], **changes)
+
+
+def notices(engine: Any) -> list[str]:
+    return [event.values["text"] for event in engine.run.events("notice")]
+
+
+def losses(engine: Any) -> list[float]:
+    return [event.values["loss"] for event in engine.run.events("step")]
+
+
+@pytest.fixture(scope="module")
+def unrecorded(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    engine = engine_of(made, tmp_path_factory.mktemp("unrecorded") / "run", None)
+    engine.train()
+    return engine
+
+
+def assert_bit_equal(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    wanted = small.weights_of(other)
+    for name, tensor in small.weights_of(one).items():
+        assert torch.equal(tensor, wanted[name]), name
+
+
+def test_training_on_recorded_inputs_is_the_same_training(made: Any, unrecorded: Any, tmp_path: Path) -> None:
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    engine.train()
+    assert [e.values["boundary"] for e in engine.run.events("recorded")][-1] == "head"
+    assert [e.values["source"] for e in engine.run.events("phase")] != ["rows", "rows"]
+    # Half precision in the store; the masks of dropout are the same.
+    assert losses(engine) == pytest.approx(losses(unrecorded), abs=5e-3)
+    assert len(entries(tmp_path / "cache")) == 4  # two boundaries of training and validation rows
+
+
+def test_a_second_run_uses_what_the_first_recorded(made: Any, tmp_path: Path) -> None:
+    first = engine_of(made, tmp_path / "one", tmp_path / "cache")
+    first.train()
+    stamps = {
+        e.key: (tmp_path / "cache" / e.key / "values.bin").stat().st_mtime_ns for e in entries(tmp_path / "cache")
+    }
+    second = engine_of(made, tmp_path / "two", tmp_path / "cache")
+    second.train()
+    assert_bit_equal(second.model, first.model)
+    after = {e.key: (tmp_path / "cache" / e.key / "values.bin").stat().st_mtime_ns for e in entries(tmp_path / "cache")}
+    assert after == stamps
+
+
+def test_other_weights_or_other_rows_are_never_answered_from_the_store(made: Any, tmp_path: Path) -> None:
+    engine_of(made, tmp_path / "one", tmp_path / "cache").train()
+    other = made.model()
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    changed = engine_of(made, tmp_path / "two", tmp_path / "cache", model=other)
+    changed.train()
+    assert len(entries(tmp_path / "cache")) == 8
+    top = replace(made.phases(("head", STEPS))[0], boundary="head")
+    cache = replace(made.plan.settings.cache, folder=str(tmp_path / "cache"), budget_bytes=10**9, reuse=True)
+    made.engine(tmp_path / "three", [top], train=made.prepared.train_examples[5:], cache=cache).train()
+    assert len(entries(tmp_path / "cache")) == 9
+
+
+@pytest.mark.parametrize("why", ["disk", "budget"])
+def test_without_room_the_rows_go_through_the_model_to_the_same_end(
+    why: str, made: Any, unrecorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if why == "disk":
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache", budget_bytes=100 if why == "budget" else 10**9)
+    engine.train()
+    said = [text for text in notices(engine) if text.startswith("not recorded")]
+    assert said
+    assert ("No space left" if why == "disk" else "the budget is") in said[0]
+    assert_bit_equal(engine.model, unrecorded.model)
+    assert not entries(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("operation", ["stage", "fsync", "rename"])
+def test_killed_while_recording_the_resumed_run_ends_like_the_unbroken_one(
+    operation: str, made: Any, tmp_path: Path
+) -> None:
+    unbroken = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
+    unbroken.train()
+
+    class Killed(BaseException):
+        """Nothing catches it, as nothing catches SIGKILL."""
+
+    def kill(done: str, path: Path) -> None:
+        if done == operation and (tmp_path / "cache") in path.parents:
+            raise Killed
+
+    broken = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with durable.fault_points(kill), pytest.raises(Killed):
+        broken.train()
+    assert not entries(tmp_path / "cache")
+    resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    resumed.train()
+    assert_bit_equal(resumed.model, unbroken.model)
+    assert losses(resumed)[-2 * STEPS :] == losses(unbroken)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_store_is_found_said_and_recorded_anew(damage: str, made: Any, tmp_path: Path) -> None:
+    first = engine_of(made, tmp_path / "one", tmp_path / "cache")
+    first.train()
+    for entry in entries(tmp_path / "cache"):
+        file = tmp_path / "cache" / entry.key / "values.bin"
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        if damage == "flipped":
+            file.write_bytes(content)
+        elif damage == "cut":
+            file.write_bytes(content[:-1])
+        else:
+            file.unlink()
+    second = engine_of(made, tmp_path / "two", tmp_path / "cache")
+    second.train()
+    assert sum("recorded anew" in text for text in notices(second)) == 4
+    assert_bit_equal(second.model, first.model)
