@@ -40,7 +40,12 @@ def seed_all(seed: int, *names: str | int) -> None:
     value = derived_seed(seed, *names)
     random.seed(value)
     np.random.seed(value % 2**32)
-    torch.manual_seed(value)
+    # Trap: without an accelerator `torch.manual_seed` spends a millisecond on noting for each kind of device, with a
+    # stack trace, that it is to be seeded once it appears.
+    if torch.accelerator.is_available():
+        torch.manual_seed(value)
+    else:
+        torch.default_generator.manual_seed(value)
 
 
 @contextmanager

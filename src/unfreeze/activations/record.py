@@ -30,7 +30,10 @@ from unfreeze.types import Example
 TOLERANCE_FLOAT32 = 1e-5
 TOLERANCE_HALF = 1e-2
 SAME_TOP_CLASS = 0.99
-PROBE_ROWS = 24
+# Rows of the check, fewer where they are long: it costs a few forwards of them.
+PROBE_ROWS, PROBE_TOKENS = 24, 3072
+# What enters and what is read of it does not depend on the length: short pieces of real rows tell.
+_PIECES = (4, 7, 11, 16)
 
 
 class Refused(Exception):
@@ -63,7 +66,7 @@ def find_boundary(
     Raises:
         Refused: Where the model has no single place that could be recorded.
     """
-    inputs = task.collate(list(examples)).inputs
+    inputs = task.collate(pieces(examples)).inputs
     model.eval()
     module = entry_module(groups, model, group, inputs)
     if module is None:
@@ -144,12 +147,23 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     return torch.stack(found)
 
 
+def pieces(examples: Sequence[Example]) -> list[Example]:
+    """The beginnings of a few rows, of different lengths."""
+    longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
+    found = []
+    for example, tokens in zip(longest, _PIECES, strict=False):
+        inputs = {name: values[:tokens] for name, values in example.inputs.items()}
+        found.append(Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part))
+    return found
+
+
 def probe_rows(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The shortest, the longest and random rows together."""
+    """The shortest, the longest and random rows, within `PROBE_TOKENS` padded together."""
     lengths = np.asarray([e.length for e in examples])
     drawn = np.random.default_rng(seed).choice(len(examples), min(len(examples), PROBE_ROWS - 2), replace=False)
     chosen = dict.fromkeys([int(lengths.argmin()), int(lengths.argmax()), *map(int, drawn)])
-    return [examples[i] for i in chosen]
+    most = max(4, PROBE_TOKENS // max(1, int(lengths.max())))
+    return [examples[i] for i in list(chosen)[:most]]
 
 
 def record(

@@ -19,6 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from unfreeze.activations.record import pieces
 from unfreeze.models.layers import LayerGroups
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
@@ -27,9 +28,6 @@ from unfreeze.types import Example
 # the position that is kept, only the kernels may round otherwise. A head that reads other positions differs by the
 # spread itself.
 _TOLERANCE, _TOLERANCE_OF_SPREAD = 1e-5, 1e-2
-# Tokens of the rows to try on, which are real ones cut short: that is quick, and what a position does for the outputs
-# does not depend on the length.
-_PROBE_TOKENS = (4, 7, 11, 16)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Unread:
             groups: Of the model.
             examples: A few of them are tried on.
         """
-        probe = _probe(examples)
+        probe = pieces(examples)
         if groups.n_groups == 0 or len(probe) < 2 or "input_ids" not in probe[0].inputs:
             return cls(model)
         modes = {module: module.training for module in model.modules()}
@@ -112,16 +110,6 @@ class _AskOnce(TorchFunctionMode):
         kept = {name: v for name, v in kwargs.items() if name != "attn_mask"}
         first = func(query[..., :1, :], key, value, mask, *rest[1:], **kept)
         return first.expand(*first.shape[:-2], query.shape[-2], first.shape[-1])
-
-
-def _probe(examples: Sequence[Example]) -> list[Example]:
-    rows = sorted(examples, key=lambda e: -e.length)[: len(_PROBE_TOKENS)]
-    return [_cut(example, tokens) for example, tokens in zip(rows, _PROBE_TOKENS, strict=False)]
-
-
-def _cut(example: Example, tokens: int) -> Example:
-    inputs = {name: values[:tokens] for name, values in example.inputs.items()}
-    return Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part)
 
 
 def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Example]) -> Unread:

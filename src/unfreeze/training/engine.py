@@ -13,6 +13,7 @@ this module divides. Cutting a batch into micro-batches therefore changes memory
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,9 +120,14 @@ class Engine:
         unread = Unread.find(self.task, self.model, self.groups, self.train_rows.examples)
         if unread.module is not None:
             self._tell("notice", text=f"the head reads the first token alone: after {unread.module} no other goes on")
-        with unread.skipped(), self.dropout.installed():
-            self._run_phases()
-        self.accelerator.free_memory()
+        # Every phase ends with a full garbage collection (Accelerate's): what is there by now need not be looked at.
+        gc.freeze()
+        try:
+            with unread.skipped(), self.dropout.installed():
+                self._run_phases()
+            self.accelerator.free_memory()
+        finally:
+            gc.unfreeze()
         return self.model
 
     def _run_phases(self) -> None:

@@ -165,7 +165,7 @@ class Sources:
             [folder / key_of(f) for f in facts],
             [{**f, "about": self._about(rows)} for f in facts],
             budget_bytes=self.settings.cache.budget_bytes,
-            budget_tokens=2 * self.settings.micro_batch_tokens,
+            budget_tokens=self.settings.micro_batch_tokens,
             reuse=self.settings.cache.reuse,
             say=lambda text: self.tell("notice", text=text),
             on_row=on_row,
@@ -183,7 +183,7 @@ class Sources:
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
             "attention": getattr(self.model.config, "_attn_implementation", None),
-            "batch_tokens": 2 * self.settings.micro_batch_tokens,
+            "batch_tokens": self.settings.micro_batch_tokens,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
@@ -193,11 +193,16 @@ def _weights_below(model: torch.nn.Module, groups: LayerGroups, below: Sequence[
     for group in below:
         for name, parameter in groups.parameters(group).items():
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes_of(parameter))
     for name, buffer in model.named_buffers():
         digest.update(name.encode())
-        digest.update(buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes_of(buffer))
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: torch.Tensor) -> Any:
+    """A tensor's memory, not copied where it lies on the CPU already."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _content_of(examples: Sequence[Example]) -> str:
@@ -206,7 +211,7 @@ def _content_of(examples: Sequence[Example]) -> str:
     for example in examples:
         for name, values in sorted(example.inputs.items()):
             digest.update(f"{name} {values.dtype} {values.shape};".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
+            digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 
