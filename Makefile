@@ -4,7 +4,7 @@ BIN = .venv/bin
 # torch is pinned in constraints.txt: left free, pip may choose a build that brings several GB of CUDA.
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check tests install clean benchmarks
+.PHONY: demo test check tests faults install clean benchmarks
 
 install: .venv/installed
 
@@ -27,6 +27,9 @@ check: install
 
 tests: install
 	$(BIN)/python -m pytest
+
+faults: install
+	UNFREEZE_FAULTS=all $(BIN)/python -m pytest tests/faults
 
 benchmarks: install
 	$(BIN)/python -m benchmarks

@@ -172,8 +172,9 @@ def resume(
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
     if found.status.state == "done":
         return found
-    for sentence in durable.recover(found.folder):
-        found.log("notice", found.status.step, text=sentence)
+    for folder in (found.folder, found.model_folder):
+        for sentence in durable.recover(folder):
+            found.log("notice", found.status.step, text=sentence)
     asked, plan_ = Recipe.from_file(found.recipe_path), Plan.from_json(found.plan)
     with stop_on_signals() as stop:
         set_up(plan_.settings.threads)

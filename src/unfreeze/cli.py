@@ -441,13 +441,11 @@ def _foreseen(error: Exception) -> UnfreezeError | None:
         return error
     if hasattr(error, "format_message"):
         return _usage_error(error)
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
-        return ResourceError(
-            "MEMORY",
-            "there is not enough memory",
-            remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
-            "or a smaller model; unfreeze plan shows what is needed",
-        )
+    if isinstance(error, MemoryError | RuntimeError):
+        from unfreeze.machine import is_out_of_memory, not_enough_memory
+
+        if is_out_of_memory(error):
+            return not_enough_memory()
     if isinstance(error, OSError) and error.filename is not None:
         return ResourceError("DISK", f"{error.strerror or error}", where=str(error.filename))
     return None

@@ -106,10 +106,15 @@ def append_line(path: Path, line: str) -> None:
             handle.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
-def publish(folder: Path, write: Callable[[Path], None]) -> None:
+def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
     """Create `folder` with what `write(staging)` puts there, complete with a manifest, or not at all.
 
     An existing folder of that name is replaced only after the new one is complete.
+
+    Args:
+        folder: To appear.
+        write: Fills the staging folder it is given.
+        manifest: False for a folder that goes on growing, such as a run's.
 
     Raises:
         ResourceError: E-DISK.
@@ -124,11 +129,13 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
             for file in sorted(p for p in staging.rglob("*") if p.is_file()):
                 point("fsync", folder / file.relative_to(staging))
                 _sync_file(file)
-                entries[file.relative_to(staging).as_posix()] = {
-                    "bytes": file.stat().st_size,
-                    "sha256": sha256_of_file(file),
-                }
-            write_json(staging / MANIFEST, {"files": entries})
+                if manifest:
+                    entries[file.relative_to(staging).as_posix()] = {
+                        "bytes": file.stat().st_size,
+                        "sha256": sha256_of_file(file),
+                    }
+            if manifest:
+                write_json(staging / MANIFEST, {"files": entries})
             for inner in sorted(p for p in staging.rglob("*") if p.is_dir()):
                 _sync_folder(inner)
             _sync_folder(staging)
@@ -209,9 +216,10 @@ def verify(folder: Path) -> str | None:
 
 def remove(folder: Path) -> None:
     """Remove a published folder so that a crash half-way leaves nothing that looks complete."""
-    point("remove", folder)
     doomed = folder.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{folder.name}")
-    os.rename(folder, doomed)
+    with _as_resource_error(folder):
+        point("remove", folder)
+        os.rename(folder, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -74,6 +74,7 @@ CODES: dict[str, str] = {
     # while running
     "CHECKPOINT": "no checkpoint can be used",
     "DISK": "a file cannot be written",
+    "DIVERGED": "the loss rose far above its start and stayed there",
     "INTERRUPTED": "stopped by a signal",
     "MEMORY": "there is not enough memory",
     "MISSING-PACKAGE": "an optional package is not installed",

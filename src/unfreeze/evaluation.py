@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
+from unfreeze.machine import in_smaller_parts
 from unfreeze.models.layers import backbone_of
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
@@ -138,18 +140,23 @@ def _forward(
     counts: dict[str, int],
 ) -> Iterator[tuple[Batch, Any, dict[str, float]]]:
     model.eval()
+
+    def forward(chunk: Sequence[Example], part: np.ndarray) -> tuple[Batch, Any, dict[str, float]]:
+        batch = source.batch([chunk[i] for i in part]).to(torch.device(device))
+        with torch.inference_mode(), autocast(device, precision):
+            output = source.loss(model, batch)
+        terms = {}
+        for name, term in output.terms.items():
+            terms[f"sum {name}"] = float(term.sum) * term.coefficient
+            terms[f"per {name}"] = batch.weights[term.per]
+        return batch, output.outputs, terms
+
     for chunk in _chunks(examples):
         counts["rows"] += sum(e.part == 0 for e in chunk)
         counts["cut"] += sum(e.is_cut for e in chunk)
         for part in length_batches([e.length for e in chunk], budget_tokens):
-            batch = source.batch([chunk[i] for i in part]).to(torch.device(device))
-            with torch.inference_mode(), autocast(device, precision):
-                output = source.loss(model, batch)
-            terms = {}
-            for name, term in output.terms.items():
-                terms[f"sum {name}"] = float(term.sum) * term.coefficient
-                terms[f"per {name}"] = batch.weights[term.per]
-            yield batch, output.outputs, terms
+            for _, found in in_smaller_parts(part, functools.partial(forward, chunk)):
+                yield found
 
 
 def _total_loss(sums: dict[str, float]) -> float:
@@ -170,14 +177,19 @@ def predict_rows(
 ) -> Iterator[Prediction]:
     """Answers in the order of the rows, a chunk at a time; labels are not needed."""
     model.eval()
+
+    def answer(chunk: Sequence[Example], part: np.ndarray) -> list[Prediction]:
+        batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
+        with torch.inference_mode(), autocast(device, precision):
+            outputs = task.predict(model, batch)
+        return task.decode(outputs, batch)
+
     for chunk in _chunks(e for row in rows for e in task.encode(row, train=False)):
         found: list[Prediction | None] = [None] * len(chunk)
         for part in length_batches([e.length for e in chunk], budget_tokens):
-            batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
-            with torch.inference_mode(), autocast(device, precision):
-                outputs = task.predict(model, batch)
-            for position, prediction in zip(part, task.decode(outputs, batch), strict=True):
-                found[position] = prediction
+            for positions, predictions in in_smaller_parts(part, functools.partial(answer, chunk)):
+                for position, prediction in zip(positions, predictions, strict=True):
+                    found[position] = prediction
         yield from (p for p in found if p is not None)
 
 

@@ -6,8 +6,16 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unfreeze.errors import ResourceError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
 
 # glibc's mallopt parameters; see malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -88,6 +96,66 @@ def free_disk_bytes(folder: os.PathLike[str] | str) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory, of the device or of this computer, was not enough.
+
+    Other failures of a device (an illegal address, a lost library) are not: trying again with less would hide them.
+    """
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def give_back_device_memory() -> None:
+    """Let the device's allocator return what it holds free, so that smaller pieces fit."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Iterator[tuple[np.ndarray, T]]:
+    """``work`` on all rows at once, or on halves and halves of halves where memory is not enough.
+
+    Yields:
+        The rows of each part, in order, with what `work` gave.
+
+    Raises:
+        ResourceError: E-MEMORY, where a single row is too much.
+    """
+    waiting = [rows]
+    while waiting:
+        part = waiting.pop()
+        try:
+            found = work(part)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) < 2:
+                raise not_enough_memory(str(error)) from error
+        else:
+            yield part, found
+            continue
+        # Trap: inside the handler the traceback still holds the tensors that did not fit.
+        give_back_device_memory()
+        waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
+
+
+def not_enough_memory(cause: str = "", where: str | None = None) -> ResourceError:
+    """What to tell a person whose memory does not suffice."""
+    what = "there is not enough memory"
+    return ResourceError(
+        "MEMORY",
+        f"{what}: {cause.splitlines()[0]}" if cause else what,
+        where=where,
+        remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
+        "or a smaller model; unfreeze plan shows what is needed",
+    )
 
 
 def peak_memory_bytes() -> int:

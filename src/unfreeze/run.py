@@ -113,10 +113,17 @@ class Run:
         """
         path = Path(folder)
         check_is_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        durable.write_text(path / "recipe.yaml", recipe_yaml)
-        durable.write_json(path / "plan.json", {"format": FORMAT_VERSION, **plan})
-        durable.write_json(path / "status.json", asdict(Status("running")))
+
+        def write(staging: Path) -> None:
+            durable.write_text(staging / "recipe.yaml", recipe_yaml)
+            durable.write_json(staging / "plan.json", {"format": FORMAT_VERSION, **plan})
+            durable.write_json(staging / "status.json", asdict(Status("running")))
+
+        # Whole or not at all: a folder without a status could neither be resumed nor be taken by a new run.
+        if path.is_dir():
+            write(path)  # empty, and perhaps where the person stands: it cannot be replaced
+        else:
+            durable.publish(path, write, manifest=False)
         return cls(path)
 
     # records -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_replay_gives_the_outputs_and_gradients_of_the_full_forward(
     exact = Checked(found.boundary, "float32", 0.0)
     store = recorded_in(tmp_path, task, model, exact, examples)
     rows = Rows(task, examples)
-    replay = Replay(model, groups, exact.boundary, inputs_like(task, examples))
+    replay = Replay(model, groups, exact.boundary, inputs_like(task, model, examples))
     recorded = RecordedRows(rows, exact, store, replay)
     above = groups.names[groups.names.index(group) :]
     trained = {n: p for g in above for n, p in groups.parameters(g).items()}

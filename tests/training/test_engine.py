@@ -455,3 +455,47 @@ def test_the_trial_step_takes_the_longest_rows(usual: Any, tmp_path: Path) -> No
     assert [examples[r].length for r in task.batches[0]] == lengths
     [trial] = events(engine, "trial")
     assert trial.values["tokens"] == 4 * lengths[0]
+
+
+# divergence ------------------------------------------------------------------------------------------------------
+
+
+def scaled_losses(plain: Any, folder: Path, factors: dict[int, float], steps: int = 12) -> Any:
+    """An engine whose loss is multiplied in some steps (counted from 1), as an exploding or a strange batch would."""
+    engine = plain.engine(folder, plain.phases(("all", steps), learning_rates={"head": 1e-9}))
+    update = engine._update
+
+    def scaled(*arguments: Any) -> tuple[float, float, int]:
+        loss, norm, tokens = update(*arguments)
+        return loss * factors.get(engine.state.step + 1, 1.0), norm, tokens
+
+    engine._update = scaled
+    return engine
+
+
+def test_a_loss_that_stays_far_above_its_start_ends_the_run(plain: Any, tmp_path: Path) -> None:
+    engine = scaled_losses(plain, tmp_path / "run", dict.fromkeys(range(4, 13), 100.0))
+    with pytest.raises(NumericsError) as caught:
+        engine.train()
+    assert (caught.value.code, caught.value.exit_status) == ("DIVERGED", 5)
+    assert "step 6, training rows" in str(caught.value.where)
+    assert "train.learning_rate" in str(caught.value.remedy)
+    [told] = events(engine, "diverged")
+    assert len(told.values["rows"]) == 8
+
+
+@pytest.mark.parametrize("rate", [1e2, 1e4, 1e20])
+def test_a_rate_that_is_far_too_high_never_ends_well(rate: float, plain: Any, tmp_path: Path) -> None:
+    [phase] = plain.phases(("all", 40))
+    wild = dataclasses.replace(phase, learning_rates=dict.fromkeys(phase.learning_rates, rate))
+    engine = plain.engine(tmp_path / "run", [wild])
+    with pytest.raises(NumericsError):
+        engine.train()
+    assert engine.state.step <= 20
+
+
+@pytest.mark.parametrize("steps", [(5,), (5, 6), (3, 4, 7, 8, 11, 12)])
+def test_strange_batches_in_a_healthy_run_stop_nothing(steps: tuple[int, ...], plain: Any, tmp_path: Path) -> None:
+    engine = scaled_losses(plain, tmp_path / "run", dict.fromkeys(steps, 1e6))
+    engine.train()
+    assert engine.state.step == 12

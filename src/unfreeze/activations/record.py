@@ -22,6 +22,7 @@ from unfreeze.activations.boundary import (
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.store import Store, Writer, make_room, only_builder, stored_bytes
 from unfreeze.data.loading import length_batches
+from unfreeze.machine import in_smaller_parts
 from unfreeze.models.layers import HEAD, LayerGroups
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
@@ -66,8 +67,20 @@ def find_boundary(
     Raises:
         Refused: Where the model has no single place that could be recorded.
     """
-    inputs = task.collate(pieces(examples)).inputs
     model.eval()
+    try:
+        return _find_boundary(task, model, groups, group, pieces(model, examples))
+    except Refused:
+        raise
+    except Exception:
+        # A model or a task that wants whole rows: BART pools at the end token.
+        return _find_boundary(task, model, groups, group, examples)
+
+
+def _find_boundary(
+    task: Task, model: nn.Module, groups: LayerGroups, group: str, examples: Sequence[Example]
+) -> Boundary:
+    inputs = task.collate(list(examples)).to(_device_of(model)).inputs
     module = entry_module(groups, model, group, inputs)
     if module is None:
         raise Refused(f"no single module of this model is entered at {group}")
@@ -99,13 +112,14 @@ def check(
 def _check(
     task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
 ) -> Checked:
-    batch = task.collate(list(examples))
+    device = _device_of(model)
+    batch = task.collate(list(examples)).to(device)
     model.eval()
     with torch.no_grad():
         full = task.predict(model, batch)
     recorded = _recorded_alone(task, model, boundary, examples)
-    shown = task.collate([shortened(e, boundary) for e in examples])
-    replay = Replay(model, groups, boundary, inputs_like(task, examples))
+    shown = task.collate([shortened(e, boundary) for e in examples]).to(device)
+    replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
 
     def replayed(values: torch.Tensor) -> torch.Tensor:
         replay.current = values
@@ -137,7 +151,7 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     """
     found = []
     for example in examples:
-        inputs = task.collate([example]).inputs
+        inputs = task.collate([example]).to(_device_of(model)).inputs
         with capturing(model, [boundary.module]) as entering:
             run_to_boundary(model, inputs)
         kept = _kept_positions(entering[boundary.module], boundary, np.asarray([example.length]))
@@ -147,8 +161,11 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     return torch.stack(found)
 
 
-def pieces(examples: Sequence[Example]) -> list[Example]:
+def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
     """The beginnings of a few rows, of different lengths."""
+    # Trap: a BigBird that sees short rows gives up its sparse attention for good.
+    if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
+        return sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
     longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
     found = []
     for example, tokens in zip(longest, _PIECES, strict=False):
@@ -260,21 +277,24 @@ def _pass(
     on_row: Callable[[int], None],
 ) -> None:
     modules = [c.boundary.module for c in checked]
-    device = next(model.parameters()).device
+    device = _device_of(model)
     model.eval()
     done = 0
+
+    def forward(rows: np.ndarray) -> None:
+        run_to_boundary(model, task.collate([examples[i] for i in rows]).to(device).inputs)
+
     with capturing(model, modules) as found:
         for part in length_batches(lengths, budget_tokens):
-            batch = task.collate([examples[i] for i in part]).to(device)
-            run_to_boundary(model, batch.inputs)
-            for c, writer in zip(checked, writers, strict=True):
-                kept = _kept_positions(found[c.boundary.module], c.boundary, lengths[part])
-                values = kept.cpu().numpy().astype(writer.values.dtype)
-                if not np.isfinite(values).all():
-                    raise Refused(f"a value that enters {c.boundary.group} is not finite in {c.dtype}")
-                for row, i in enumerate(part):
-                    one = values[row, : lengths[i]] if c.boundary.reads == "all" else values[row].reshape(1, -1)
-                    writer.put(int(i), one)
+            for rows, _ in in_smaller_parts(part, forward):
+                for c, writer in zip(checked, writers, strict=True):
+                    kept = _kept_positions(found[c.boundary.module], c.boundary, lengths[rows])
+                    values = kept.cpu().numpy().astype(writer.values.dtype)
+                    if not np.isfinite(values).all():
+                        raise Refused(f"a value that enters {c.boundary.group} is not finite in {c.dtype}")
+                    for row, i in enumerate(rows):
+                        one = values[row, : lengths[i]] if c.boundary.reads == "all" else values[row].reshape(1, -1)
+                        writer.put(int(i), one)
             done += len(part)
             on_row(done)
 
@@ -297,14 +317,20 @@ def shortened(example: Example, boundary: Boundary) -> Example:
     return Example(inputs, example.target, example.row, 1, part=example.part, is_cut=example.is_cut)
 
 
-def inputs_like(task: Task, examples: Sequence[Example]) -> Callable[[int, int], dict[str, torch.Tensor]]:
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def inputs_like(
+    task: Task, model: nn.Module, examples: Sequence[Example]
+) -> Callable[[int, int], dict[str, torch.Tensor]]:
     """Valid model inputs of any size, made from a real row."""
     ids = max(examples, key=lambda e: e.length).inputs["input_ids"]
 
     def make(rows: int, tokens: int) -> dict[str, torch.Tensor]:
         repeated = np.resize(ids, tokens).astype(np.int32)
         example = Example({"input_ids": repeated}, examples[0].target, examples[0].row, tokens)
-        return task.collate([example] * rows).inputs
+        return task.collate([example] * rows).to(_device_of(model)).inputs
 
     return make
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -134,35 +134,45 @@ def stored_bytes(lengths: np.ndarray, width: int, dtype: str) -> int:
 def only_builder(folder: Path, keys: Sequence[str], say: Callable[[str], None]) -> Iterator[None]:
     """One process at a time records a key; others wait. A lock goes with its process, so it is never stale.
 
+    On a file system without locks nobody waits: two may then record the same, and the later one's is kept.
+
     What a killed process left half-written under these keys is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         # In one order for all processes, so that no two wait for each other.
         for key in sorted(set(keys)):
-            if not held.enter_context(_locked(folder, key, wait=False)):
+            state = held.enter_context(_locked(folder, key, wait=False))
+            if state == "busy":
                 say("another run records the same rows; waiting for it")
-                held.enter_context(_locked(folder, key, wait=True))
-            durable.remove_leftovers(folder / key)
+                state = held.enter_context(_locked(folder, key, wait=True))
+            if state == "ours":
+                durable.remove_leftovers(folder / key)
         yield
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
-    """Whether the lock of a key is held inside the block; without `wait`, not where another process holds it."""
+def _locked(folder: Path, key: str, *, wait: bool) -> Iterator[Literal["ours", "busy", "impossible"]]:
+    """The state of a key's lock inside the block: ours, another process's, or not to be had on this file system."""
     path = folder / f"{_LOCK_PREFIX}{key}"
     while True:
         with open(path, "w", encoding="ascii") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield "busy"
+                return
             except OSError:
-                yield False
+                yield "impossible"
                 return
             # Trap: whoever cleared the cache in between has removed the file that we locked; a later process would
             # lock a new one beside us.
-            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            try:
+                if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    continue
+            except FileNotFoundError:
                 continue
-            yield True
+            yield "ours"
             return
 
 
@@ -188,8 +198,9 @@ def entries(folder: Path) -> list[Entry]:
     found = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         if path.is_dir() and not path.name.startswith(".") and (path / "store.json").is_file():
-            size = sum(f.stat().st_size for f in path.iterdir())
-            found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / "store.json")))
+            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+                size = sum(f.stat().st_size for f in path.iterdir())
+                found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / "store.json")))
     return sorted(found, key=lambda e: e.used)
 
 
@@ -216,7 +227,10 @@ def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Sequence
         # A store used within the last minutes may be open in another run.
         if entry.key in keep or time.time() - entry.used < 600:
             continue
-        durable.remove(folder / entry.key)
+        with _locked(folder, entry.key, wait=False) as state:
+            if state == "busy" or not (folder / entry.key).is_dir():
+                continue
+            durable.remove(folder / entry.key)
         gone.append(entry.key)
         total -= entry.bytes
     return gone
@@ -235,11 +249,11 @@ def clear(folder: Path) -> tuple[int, int]:
     found = {entry.key: entry for entry in entries(folder)}
     locks = {path.name.removeprefix(_LOCK_PREFIX) for path in folder.glob(f"{_LOCK_PREFIX}*")}
     for key in sorted(found.keys() | locks):
-        with _locked(folder, key, wait=False) as is_ours:
-            if not is_ours:
+        with _locked(folder, key, wait=False) as state:
+            if state == "busy":
                 continue
             durable.remove_leftovers(folder / key)
-            if key in found:
+            if key in found and (folder / key).is_dir():
                 durable.remove(folder / key)
                 removed, freed = removed + 1, freed + found[key].bytes
             (folder / f"{_LOCK_PREFIX}{key}").unlink(missing_ok=True)

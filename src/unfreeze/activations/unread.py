@@ -8,7 +8,7 @@ changes neither the outputs nor the gradients. It is found by trying on a few ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +22,12 @@ from torch.utils.hooks import RemovableHandle
 from unfreeze.activations.record import pieces
 from unfreeze.models.layers import LayerGroups
 from unfreeze.tasks.base import Task
-from unfreeze.types import Example
+from unfreeze.types import Batch, Example
 
 # Differences of the outputs, relative to the largest one and to the spread between rows: the arithmetic is the same for
 # the position that is kept, only the kernels may round otherwise. A head that reads other positions differs by the
 # spread itself.
-_TOLERANCE, _TOLERANCE_OF_SPREAD = 1e-5, 1e-2
+_TOLERANCE, _TOLERANCE_OF_SPREAD, _TOLERANCE_OF_LOSS = 1e-5, 1e-2, 2e-6
 
 
 @dataclass(frozen=True)
@@ -36,33 +36,37 @@ class Unread:
 
     Attributes:
         model: As it is given to a forward.
-        module: Path of the module in the last layer from which on only the first token goes on; None where the head
-            reads more, or the layer offers no such place.
+        modules: Paths of the modules in the last layer that get the first token alone. One is enough where a layer
+            hands everything through it; a residual that goes round it brings the others back, to be dropped once more.
+            Empty where the head reads more, or the layer offers no such place.
         layer: Path of the last layer, where its attention, too, is asked for the first token alone; None where that
             is not possible.
     """
 
     model: nn.Module
-    module: str | None = None
+    modules: tuple[str, ...] = ()
     layer: str | None = None
 
     @classmethod
     def find(cls, task: Task, model: nn.Module, groups: LayerGroups, examples: Sequence[Example]) -> Unread:
-        """Try the modules of the last layer from its input on; the first that leaves the outputs alone is taken.
+        """Try the modules of the last layer from its input on; those that leave outputs and loss alone are taken.
 
         Args:
-            task: Bound; its `predict` gives the outputs that must not change.
-            model: On any device; modes are left as they are.
+            task: Bound; what its `predict` and its `loss` give must not change.
+            model: On the CPU: there an index out of range is an error, on a GPU it would be the end of the process.
+                Modes are left as they are.
             groups: Of the model.
             examples: A few of them are tried on.
         """
-        probe = pieces(examples)
+        probe = pieces(model, examples)
         if groups.n_groups == 0 or len(probe) < 2 or "input_ids" not in probe[0].inputs:
             return cls(model)
         modes = {module: module.training for module in model.modules()}
         model.eval()
         try:
             return _found(task, model, groups, probe)
+        except Exception:
+            return cls(model)  # a model or a task that wants whole rows (BART pools at the end token); nothing is lost
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -71,11 +75,12 @@ class Unread:
     def skipped(self) -> Iterator[None]:
         """Inside the block a forward leaves out what is not read."""
         handles: list[RemovableHandle] = []
-        if self.module is not None:
-            place = self.model.get_submodule(self.module)
+        asking = _AskOnce()
+        for path in self.modules:
+            place = self.model.get_submodule(path)
             handles.append(place.register_forward_pre_hook(_keep_first, with_kwargs=True))
         if self.layer is not None:
-            layer, asking = self.model.get_submodule(self.layer), _AskOnce()
+            layer = self.model.get_submodule(self.layer)
             handles.append(layer.register_forward_pre_hook(lambda *_: asking.begin()))
             handles.append(layer.register_forward_hook(lambda *_: asking.end(), always_call=True))
         try:
@@ -83,19 +88,27 @@ class Unread:
         finally:
             for handle in handles:
                 handle.remove()
+            # Trap: after a KeyboardInterrupt inside the layer torch does not call its forward hook.
+            asking.end()
 
 
 class _AskOnce(TorchFunctionMode):
     """While a layer runs, its attention is computed for the first query and repeated for the others.
 
-    The shape stays what the layer expects; only `Unread.module`, which drops the other positions, may follow.
+    The shape stays what the layer expects; only `Unread.modules`, which drop the other positions, may follow.
     """
 
+    is_on = False
+
     def begin(self) -> None:
+        self.end()
         self.__enter__()  # type: ignore[no-untyped-call]
+        self.is_on = True
 
     def end(self) -> None:
-        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        if self.is_on:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self.is_on = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -113,13 +126,10 @@ class _AskOnce(TorchFunctionMode):
 
 
 def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Example]) -> Unread:
-    batch = task.collate(probe).to(next(model.parameters()).device)
-    length = batch.inputs["input_ids"].shape[1]
+    batch = task.collate(probe)
     last = f"group {groups.n_groups - 1}"
     with torch.no_grad():
-        full, candidates = _watched(task, model, groups.modules(last), batch, length)
-        if full is None:
-            return Unread(model)
+        full, losses = _answers(task, model, batch)
         spread = float((full - full.mean(0)).abs().max())
         allowed = min(_TOLERANCE * float(full.abs().max()), _TOLERANCE_OF_SPREAD * spread)
         if not 0 < allowed < float("inf"):
@@ -128,22 +138,38 @@ def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Ex
         def is_true(unread: Unread) -> bool:
             try:
                 with unread.skipped():
-                    cut = task.predict(model, batch)
-            except (RuntimeError, IndexError, ValueError, TypeError):
+                    cut, cut_losses = _answers(task, model, batch)
+            except Exception:
                 return False  # this place's surroundings want every position
-            return cut.shape == full.shape and bool((cut - full).abs().max() <= allowed)
+            return (
+                cut.shape == full.shape
+                and bool((cut - full).abs().max() <= allowed)
+                and all(
+                    abs(cut_losses[k] - loss) <= _TOLERANCE_OF_LOSS * max(1.0, abs(loss)) for k, loss in losses.items()
+                )
+            )
 
-        place = next((path for path in candidates if is_true(Unread(model, path))), None)
+        found, tried = Unread(model), set[str]()
+        while (path := _next_place(task, found, groups.modules(last), batch, tried)) is not None:
+            tried.add(path)
+            if is_true(longer := Unread(model, (*found.modules, path))):
+                found = longer
         entry = groups.module_path(last)
-        if place is not None and entry is not None and is_true(whole := Unread(model, place, entry)):
+        if found.modules and entry is not None and is_true(whole := Unread(model, found.modules, entry)):
             return whole
-    return Unread(model, place)
+    return found
 
 
-def _watched(
-    task: Task, model: nn.Module, tops: Sequence[nn.Module], batch: Any, length: int
-) -> tuple[torch.Tensor | None, list[str]]:
-    """The outputs, and the modules below `tops` that are called once with a tensor of (batch, length, width)."""
+def _answers(task: Task, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+    """What must not change: the outputs, and every term of the loss."""
+    return task.predict(model, batch), {n: float(t.sum) for n, t in task.loss(model, batch).terms.items()}
+
+
+def _next_place(
+    task: Task, unread: Unread, tops: Sequence[nn.Module], batch: Batch, tried: Collection[str]
+) -> str | None:
+    """The first module below `tops`, not tried yet, that is called once and with (batch, length, width)."""
+    model, length = unread.model, batch.inputs["input_ids"].shape[1]
     inside = {id(module) for top in tops for module in top.modules()}
     calls: dict[str, int] = {}
     fit: list[str] = []
@@ -162,13 +188,12 @@ def _watched(
         if id(module) in inside
     ]
     try:
-        full = task.predict(model, batch)
+        with unread.skipped():
+            task.predict(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    if not isinstance(full, torch.Tensor):
-        return None, []
-    return full, [path for path in fit if calls[path] == 1]
+    return next((path for path in fit if calls[path] == 1 and path not in tried), None)
 
 
 def _has_positions(value: Any, length: int) -> bool:

@@ -57,6 +57,9 @@ class TrainState:
         touched: Names of the parameters that have been trained so far.
         seconds: Training time so far, before and after every resume.
         source: Where the inputs of the phase come from; see `sources.Source`.
+        first_loss: Of the run's first step; None before it.
+        steps_above: Steps in a row whose loss was far above it.
+        micro_batch_tokens: The budget since memory was not enough for the plan's; 0: the plan's.
     """
 
     phase: int = 0
@@ -67,6 +70,9 @@ class TrainState:
     touched: tuple[str, ...] = ()
     seconds: float = 0.0
     source: str = ""
+    first_loss: float | None = None
+    steps_above: int = 0
+    micro_batch_tokens: int = 0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:

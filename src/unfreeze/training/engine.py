@@ -13,10 +13,11 @@ this module divides. Cutting a batch into micro-batches therefore changes memory
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
+from unfreeze.machine import give_back_device_memory, is_out_of_memory, not_enough_memory
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
@@ -40,6 +42,7 @@ from unfreeze.training.interruption import StopFlag
 from unfreeze.training.observers import Observer
 from unfreeze.training.optimization import (
     build_optimizer,
+    drop_partial_moments,
     moments_by_name,
     rate_factor,
     restore_moments,
@@ -48,6 +51,9 @@ from unfreeze.training.optimization import (
 from unfreeze.training.sources import Sources, check_same_source
 from unfreeze.types import Batch, Example
 
+# A loss so many times the run's first one (or 1, where that was less) in so many steps in a row is a divergence. One
+# strange batch is not, nor is a loss that has only risen from nearly nothing.
+DIVERGED_FACTOR, DIVERGED_STEPS = 20.0, 3
 # Normalisation layers that keep running statistics; layer norms have none and follow their group's mode.
 _WITH_STATISTICS = (torch.nn.modules.batchnorm._NormBase,)
 
@@ -100,6 +106,7 @@ class Engine:
         self.source = self.sources.rows
         self.dropout = Dropout(model)
         self._asked_to_stop = False
+        self._cause = ""
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
         self.accelerator = Accelerator(mixed_precision=mixed)
@@ -115,19 +122,17 @@ class Engine:
             NumericsError: E-NOT-FINITE; no update was made with the number in question.
             Interrupted: E-INTERRUPTED, after a checkpoint.
         """
+        # Trap: before the checkpoint's weights are there, or a resumed run might find another answer than the first.
+        unread = Unread.find(self.task, self.model, self.groups, self.train_rows.examples)
+        if unread.modules:
+            self._tell(
+                "notice", text=f"the head reads the first token alone: from {unread.modules[0]} on no other is kept"
+            )
         self._continue_from_checkpoint()
         self.model.to(self.accelerator.device)
-        unread = Unread.find(self.task, self.model, self.groups, self.train_rows.examples)
-        if unread.module is not None:
-            self._tell("notice", text=f"the head reads the first token alone: after {unread.module} no other goes on")
-        # Every phase ends with a full garbage collection (Accelerate's): what is there by now need not be looked at.
-        gc.freeze()
-        try:
-            with unread.skipped(), self.dropout.installed():
-                self._run_phases()
+        with _frozen_garbage(), unread.skipped(), self.dropout.installed():
+            self._run_phases()
             self.accelerator.free_memory()
-        finally:
-            gc.unfreeze()
         return self.model
 
     def _run_phases(self) -> None:
@@ -225,10 +230,61 @@ class Engine:
         trainable: list[torch.nn.Parameter],
     ) -> None:
         started = time.monotonic()
-        batches = self._micro_batches()
-        totals = _totals(batches)
         factor = rate_factor(self.state.phase_step, phase.steps, phase.warmup_steps, phase.decay)
         set_rates(optimizer, factor)
+        chosen = self._chosen_rows()[1]
+        while (done := self._try_update(model, optimizer, trainable)) is None:
+            self._use_less_memory(chosen, optimizer)
+        loss, norm, tokens = done
+        first = loss if self.state.first_loss is None else self.state.first_loss
+        self.state = replace(
+            self.state,
+            step=self.state.step + 1,
+            phase_step=self.state.phase_step + 1,
+            seconds=self._clock(),
+            first_loss=first,
+            steps_above=self.state.steps_above + 1 if loss > DIVERGED_FACTOR * max(first, 1.0) else 0,
+        )
+        self._tell(
+            "step",
+            phase=phase.name,
+            phase_step=self.state.phase_step,
+            loss=loss,
+            rate=factor * max(phase.learning_rates.values()),
+            gradient_norm=norm,
+            tokens=tokens,
+            step_seconds=round(time.monotonic() - started, 4),
+        )
+        if self.state.steps_above >= DIVERGED_STEPS:
+            self._end_divergence(loss, first, sorted(self.train_rows.examples[int(i)].row for i in chosen))
+
+    def _end_divergence(self, loss: float, first: float, rows: Sequence[int]) -> None:
+        self._tell("diverged", loss=loss, first_loss=first, rows=list(rows))
+        raise NumericsError(
+            "DIVERGED",
+            f"the loss is {loss:.3g} after {self.state.step} steps, it was {first:.3g} at the start: training diverges",
+            where=_place(self.run, self.state.step, rows),
+            remedy="a tenth of the rate: --set train.learning_rate=... and --set train.head_learning_rate=...",
+        )
+
+    def _try_update(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainable: list[torch.nn.Parameter]
+    ) -> tuple[float, float, int] | None:
+        """Loss, gradient norm and tokens of one update; None where memory was not enough, and nothing was updated."""
+        try:
+            return self._update(model, optimizer, trainable)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._cause = str(error)
+        # Trap: inside the handler the traceback still holds the tensors that did not fit.
+        return None
+
+    def _update(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainable: list[torch.nn.Parameter]
+    ) -> tuple[float, float, int]:
+        batches = self._micro_batches()
+        totals = _totals(batches)
         loss = 0.0
         for number, batch in enumerate(batches):
             self._seed("step", self.state.step, number)
@@ -240,22 +296,35 @@ class Engine:
             self._refuse_update(loss, norm, batches, optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self.state = replace(
-            self.state,
-            step=self.state.step + 1,
-            phase_step=self.state.phase_step + 1,
-            seconds=self._clock(),
-        )
-        self._tell(
-            "step",
-            phase=phase.name,
-            phase_step=self.state.phase_step,
-            loss=loss,
-            rate=factor * max(phase.learning_rates.values()),
-            gradient_norm=norm,
-            tokens=sum(b.size_tokens for b in batches),
-            step_seconds=round(time.monotonic() - started, 4),
-        )
+        return loss, norm, sum(b.size_tokens for b in batches)
+
+    def _use_less_memory(self, chosen: np.ndarray, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Halve what goes through the model at once; steps, order and batch stay as they are.
+
+        Args:
+            chosen: Positions of the rows that were too much together.
+            optimizer: Whose gradients and half-made moments are dropped.
+
+        Raises:
+            ResourceError: E-MEMORY, where the rows go one by one already.
+        """
+        if optimizer is not None:
+            optimizer.zero_grad(set_to_none=True)  # what part of the batch has added
+            drop_partial_moments(optimizer)
+        give_back_device_memory()
+        lengths = np.asarray([self.source.train.examples[int(i)].length for i in chosen])
+        parts = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)
+        if max(map(len, parts)) < 2 or self.task.couples_rows:
+            longest = int(chosen[int(lengths.argmax())])
+            row = self.source.train.examples[longest].row
+            raise not_enough_memory(self._cause, f"{self.run.folder}, training row {row}, {int(lengths.max())} tokens")
+        budget = max(1, max(len(part) * int(lengths[part].max()) for part in parts) // 2)
+        self.state = replace(self.state, micro_batch_tokens=budget)
+        self._tell("notice", text=f"memory was not enough; from here on {budget} tokens go through the model at once")
+
+    @property
+    def _budget_tokens(self) -> int:
+        return self.state.micro_batch_tokens or self.settings.micro_batch_tokens
 
     def _seed(self, *names: str | int) -> None:
         seed_all(self.settings.seed, *names)
@@ -280,7 +349,8 @@ class Engine:
             terms = self.source.train.loss(model, batch.to(self.accelerator.device)).terms.values()
             return torch.stack([t.coefficient * t.sum.float() / totals[t.per] for t in terms]).sum()
 
-    def _micro_batches(self) -> list[Batch]:
+    def _chosen_rows(self) -> tuple[int, np.ndarray]:
+        """The epoch, and the positions of the rows of the next step."""
         per_epoch = steps_per_epoch(len(self.train_rows.lengths), self.settings.batch_size)
         epoch, position = divmod(self.state.step, per_epoch)
         if self._batches[0] != epoch:
@@ -289,11 +359,15 @@ class Engine:
             )
             self._batches = (epoch, order)
         chosen = self._batches[1][position]
-        # By their length as rows, though recorded ones may be shorter: dropout then draws the same masks for them.
-        chosen = chosen[np.argsort(-self.train_rows.lengths[chosen], kind="stable")]
+        # By their length as rows, though recorded ones may be shorter: where the batch is one micro-batch, dropout then
+        # draws the same masks for them.
+        return epoch, chosen[np.argsort(-self.train_rows.lengths[chosen], kind="stable")]
+
+    def _micro_batches(self) -> list[Batch]:
+        epoch, chosen = self._chosen_rows()
         examples = [self._varied(int(i), epoch) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
-        parts = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)
+        parts = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)
         return [self.source.train.batch([examples[i] for i in part]) for part in parts]
 
     def _varied(self, position: int, epoch: int) -> Example:
@@ -313,8 +387,7 @@ class Engine:
         raise NumericsError(
             "NOT-FINITE",
             f"{what} in step {step}; no update was made with it",
-            where=f"{self.run.folder}, step {step}, training rows {', '.join(map(str, rows[:8]))}"
-            + (" ..." if len(rows) > 8 else ""),
+            where=_place(self.run, step, rows),
             remedy="a tenth of the rate: --set train.learning_rate=...; or look at these rows: unfreeze inspect DATA",
         )
 
@@ -326,9 +399,25 @@ class Engine:
         widest = max(self.phases, key=lambda p: p.trainable_parameters)
         self._freeze_all_but(widest)
         longest = np.argsort(-self.train_rows.lengths, kind="stable")[: self.settings.batch_size]
-        examples = [self._varied(int(i), 0) for i in longest]
+        while not self._try_rows(longest):
+            self.model.zero_grad(set_to_none=True)
+            self._use_less_memory(longest)
+
+    def _try_rows(self, chosen: np.ndarray) -> bool:
+        """Forward and backward of the first micro-batch of these rows; False where memory was not enough."""
+        try:
+            self._forward_and_backward(chosen)
+            return True
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._cause = str(error)
+        return False
+
+    def _forward_and_backward(self, chosen: np.ndarray) -> None:
+        examples = [self._varied(int(i), 0) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
-        part = micro_batches(lengths, self.settings.micro_batch_tokens, whole=self.task.couples_rows)[0]
+        part = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)[0]
         batch = self.task.collate([examples[i] for i in part])
         self._seed("trial step")
         started = time.monotonic()
@@ -396,7 +485,7 @@ class Engine:
             source.examples,
             source=source,
             device=self.accelerator.device,
-            budget_tokens=2 * self.settings.micro_batch_tokens,
+            budget_tokens=2 * self._budget_tokens,
             precision=self.settings.precision,
             intervals=False,
         )
@@ -447,6 +536,28 @@ class Engine:
         for observer in self.observers:
             if observer(event):
                 self._asked_to_stop = True
+
+
+@contextlib.contextmanager
+def _frozen_garbage() -> Iterator[None]:
+    """Every phase ends with a full collection (Accelerate's); what was there before need not be looked through again.
+
+    Nothing is done where the caller has frozen something already: thawing is for all or none.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _place(run: Run, step: int, rows: Sequence[int]) -> str:
+    listed = ", ".join(map(str, rows[:8])) + (" ..." if len(rows) > 8 else "")
+    return f"{run.folder}, step {step}, training rows {listed}"
 
 
 def _totals(batches: Sequence[Batch]) -> dict[str, float]:

@@ -83,6 +83,13 @@ def moments_by_name(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]
     }
 
 
+def drop_partial_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Forget the state of parameters for which memory ended before all of it was made; it is made anew."""
+    for parameter in list(optimizer.state):
+        if 0 < len(optimizer.state[parameter]) < 3:
+            del optimizer.state[parameter]
+
+
 def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torch.Tensor]) -> None:
     """Put stored state back for the parameters that are trained now."""
     stored: dict[str, dict[str, torch.Tensor]] = {}

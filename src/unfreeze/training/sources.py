@@ -21,6 +21,7 @@ from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
 from unfreeze.activations.store import Store, key_of
 from unfreeze.errors import ResourceError
+from unfreeze.machine import is_out_of_memory
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.tasks.base import Task
@@ -83,7 +84,9 @@ class Sources:
         if boundary not in self._made:
             return self.rows
         checked, stores = self._made[boundary]
-        replay = Replay(self.model, self.groups, checked.boundary, inputs_like(self.task, self.rows.train.examples))
+        replay = Replay(
+            self.model, self.groups, checked.boundary, inputs_like(self.task, self.model, self.rows.train.examples)
+        )
         train = RecordedRows(self.rows.train, checked, stores[0], replay)
         rows = self.rows.validation
         validation = RecordedRows(rows, checked, stores[1], replay) if rows is not None else None
@@ -137,7 +140,12 @@ class Sources:
             return check(self.task, self.model, self.groups, boundary, probe)
         except Refused as refusal:
             self._refuse([group], str(refusal))
-            return None
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # Whatever keeps a model from being recorded must not keep it from being trained.
+            self._refuse([group], f"its boundary cannot be found: {type(error).__name__}: {error}")
+        return None
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
         self._refused |= set(groups)
