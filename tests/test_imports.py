@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demonstration": FOUNDATION | {"api", "run", "report"},
     "answers": FOUNDATION | {"api", "data", "run", "report"},
     "cli": FOUNDATION
-    | {"activations", "api", "recipe", "run", "report"}
+    | {"activations", "api", "machine", "recipe", "run", "report"}
     | {"planview", "cacheview", "inspection", "environment", "demonstration", "answers"},
     "__main__": {"cli"},
     "__init__": set(),

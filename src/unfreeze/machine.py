@@ -148,10 +148,10 @@ def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Itera
 
 def not_enough_memory(cause: str = "", where: str | None = None) -> ResourceError:
     """What to tell a person whose memory does not suffice."""
-    what = "there is not enough memory"
+    first_line = cause.splitlines()[0] if cause else ""
     return ResourceError(
         "MEMORY",
-        f"{what}: {cause.splitlines()[0]}" if cause else what,
+        f"there is not enough memory: {first_line}" if cause else "there is not enough memory",
         where=where,
         remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
         "or a smaller model; unfreeze plan shows what is needed",
