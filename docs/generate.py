@@ -50,7 +50,7 @@ MESSAGES_SHOWN = 4
 
 def errors_page() -> str:
     """docs/errors.md: exit statuses, then every code with its meaning and the messages it comes with."""
-    found = raised()
+    found = {**raised(), "INTERNAL": [("UnfreezeError", errors.INTERNAL_MESSAGE)]}
     lines = [ERRORS_HEAD, "## Exit statuses\n", "| status | meaning |", "| --- | --- |"]
     lines += [f"| {status} | {meaning} |" for status, meaning in STATUSES.items()]
     for code, meaning in errors.CODES.items():

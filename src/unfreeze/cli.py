@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from unfreeze import __version__
-from unfreeze.errors import RequestError, ResourceError, UnfreezeError, did_you_mean
+from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, did_you_mean
 
 app = typer.Typer(
     name="unfreeze",
@@ -427,8 +427,7 @@ def main() -> None:
         foreseen = _foreseen(error)
         if foreseen is None:
             traceback.print_exception(error)
-            told = "E-INTERNAL: this is an error of unfreeze itself; please report it with the lines above"
-            progress.print(told, style="red", soft_wrap=True)
+            progress.print(f"E-INTERNAL: {INTERNAL_MESSAGE}", style="red", soft_wrap=True)
             sys.exit(1)
         progress.print(foreseen.block(), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(foreseen.exit_status)

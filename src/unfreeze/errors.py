@@ -81,6 +81,9 @@ CODES: dict[str, str] = {
     "NOT-FINITE": "a loss, gradient or weight is not finite",
 }
 
+# What is said of an error that nobody foresaw, below its traceback.
+INTERNAL_MESSAGE = "this is an error of unfreeze itself; please report it with the lines above"
+
 
 class UnfreezeError(Exception):
     """An error that is meant for the person at the keyboard.
