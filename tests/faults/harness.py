@@ -7,7 +7,6 @@ have started threads before: the whole harness trains with one.
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import os
 import re
@@ -230,7 +229,6 @@ def trace(folder: Path) -> dict[str, Any]:
         "trained": sha256_of_file(newest / "weights.safetensors"),
         "steps": steps,
         "metrics": {k: v for k, v in run.metrics.items() if not _TIMES.search(k)},
-        "order": hashlib.sha256(repr(sorted(steps)).encode()).hexdigest(),
     }
 
 

@@ -57,16 +57,6 @@ def _raise(gradient: torch.Tensor) -> None:
     raise out_of_memory()
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return small.small(tmp_path_factory.mktemp("plain"), dropout=False)
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return small.small(tmp_path_factory.mktemp("usual"))
-
-
 def trained(made: Any, folder: Path, task: Any = None, **settings: Any) -> Any:
     engine = made.engine(folder, made.phases(("all", STEPS)), task=task, **settings)
     engine.train()

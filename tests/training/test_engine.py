@@ -24,17 +24,6 @@ from unfreeze.training.optimization import rate_factor
 from unfreeze.types import Batch, LossOutput, LossTerm
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Without dropout, so that a step is a function of its rows."""
-    return small.small(tmp_path_factory.mktemp("plain"), dropout=False)
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return small.small(tmp_path_factory.mktemp("usual"))
-
-
 def events(engine: Any, kind: str) -> list[Event]:
     return list(engine.run.events(kind))
 

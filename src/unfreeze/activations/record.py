@@ -163,10 +163,10 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
 
 def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
     """The beginnings of a few rows, of different lengths."""
+    longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
     # Trap: a BigBird that sees short rows gives up its sparse attention for good.
     if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
-        return sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
-    longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
+        return longest
     found = []
     for example, tokens in zip(longest, _PIECES, strict=False):
         inputs = {name: values[:tokens] for name, values in example.inputs.items()}
