@@ -18,7 +18,7 @@ import torch
 
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
-from unfreeze.machine import free_disk_bytes, resident_memory_bytes
+from unfreeze.machine import free_disk_bytes, peak_memory_bytes, resident_memory_bytes
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, PlannedPhase, model_config
 from unfreeze.preparation import Prepared
@@ -62,7 +62,8 @@ def expect(plan: Plan, prepared: Prepared) -> None:
     level = resident_memory_bytes()
     rates = _measure(plan, prepared)
     seconds = _train_seconds(plan, prepared, rates)
-    memory = level + _train_memory(plan, prepared, rates)
+    # Where little trains, the measurement itself, which trains all, may be the widest moment: it has been.
+    memory = max(level + _train_memory(plan, prepared, rates), peak_memory_bytes())
     total = seconds + _other_seconds(plan, prepared, rates)
     disk = _disk_bytes(plan)
     plan.expected = {

@@ -324,6 +324,20 @@ def check_padding_and_order_change_nothing(case: TaskCase) -> bool | None:
     return None
 
 
+def check_the_skeleton_is_the_model_in_float32(case: TaskCase) -> bool | None:
+    """The model without weights, which the plan measures, has the layers of the real one, whatever its files hold."""
+    config = copy.deepcopy(case.prepared.config)
+    config.dtype = torch.float16
+    with torch.device("meta"):
+        skeleton = case.task.skeleton(config)
+    shapes = {name: (tuple(p.shape), torch.float32) for name, p in case.model.named_parameters()}
+    for name, parameter in skeleton.named_parameters():
+        found = (tuple(parameter.shape), parameter.dtype)
+        assert shapes.get(name) == found, f"weight {name} of the skeleton is {found}, of the model {shapes.get(name)}"
+    assert len(list(skeleton.parameters())) == len(shapes), "the skeleton has fewer weights than the model"
+    return None
+
+
 def check_gradient_reaches_head_and_backbone(case: TaskCase) -> bool | None:
     """Every layer group with weights gets a gradient."""
     model = copy.deepcopy(case.model)
@@ -469,6 +483,7 @@ CHECKS: tuple[Callable[[TaskCase], bool | None], ...] = (
     check_encode_is_deterministic,
     check_a_batch_is_the_sum_of_its_parts,
     check_padding_and_order_change_nothing,
+    check_the_skeleton_is_the_model_in_float32,
     check_gradient_reaches_head_and_backbone,
     check_gold_predictions_score_perfectly,
     check_one_batch_can_be_overfitted,

@@ -131,6 +131,11 @@ class DetachesTheBackbone(TextClassification):
         return LossOutput({"loss": LossTerm(self._loss_sum(logits, batch.targets))}, logits)
 
 
+class BuildsItsSkeletonAsStored(TextClassification):
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        return super().skeleton(config).to(config.dtype)
+
+
 class DecodesBackwards(TextClassification):
     def decode(self, outputs: torch.Tensor, batch: Batch) -> list[Prediction]:
         return super().decode(-outputs, batch)
@@ -188,6 +193,7 @@ BROKEN = {
     ForgetsTheWeights: ("a batch is the sum of its parts", "the weight 'rows' is 1.0 for the batch"),
     SeesThePadding: ("a batch is the sum of its parts|padding and order change nothing", ""),
     LooksAtTheFirstRow: ("a batch is the sum of its parts|padding and order change nothing", ""),
+    BuildsItsSkeletonAsStored: ("the skeleton is the model in float32", "torch.float16"),
     DetachesTheBackbone: ("gradient reaches head and backbone", "no gradient reaches the stem"),
     DecodesBackwards: ("gold predictions score perfectly", "is decoded as"),
     CountsWrongly: ("gold predictions score perfectly", "counts as a mistake"),

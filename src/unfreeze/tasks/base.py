@@ -170,7 +170,10 @@ class Task(ABC):
 
     @abstractmethod
     def skeleton(self, config: Any) -> torch.nn.Module:
-        """The same model without pretrained weights, on torch's default device; the plan calls it on ``meta``."""
+        """The same model without pretrained weights, on torch's default device; the plan calls it on ``meta``.
+
+        In float32 whatever type the configuration names: that is the type of stored files, which may be float16.
+        """
 
     # rows --------------------------------------------------------------------------------------------------------
 

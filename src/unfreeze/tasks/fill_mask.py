@@ -83,7 +83,7 @@ class FillMask(Task):
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForMaskedLM
 
-        return AutoModelForMaskedLM.from_config(copy.deepcopy(config))
+        return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
 
     # rows --------------------------------------------------------------------------------------------------------
 

@@ -113,7 +113,8 @@ class TextClassification(Task):
 
         from unfreeze.models.heads import classifier_config
 
-        return AutoModelForSequenceClassification.from_config(classifier_config(config, **self._head()))
+        wanted = classifier_config(config, **self._head())
+        return AutoModelForSequenceClassification.from_config(wanted, dtype=torch.float32)
 
     def _head(self) -> dict[str, Any]:
         space: LabelSpace = self.targets
