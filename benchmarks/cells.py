@@ -56,6 +56,7 @@ UNDONE = (
     "bucketing",
     "leaving-out-unread",
     "quick-dropout",
+    "seen-words",
 )
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
 TINY_ROWS, TINY_TEST_ROWS = 24, 16

@@ -134,6 +134,15 @@ def _without_quick_dropout() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _with_unseen_words() -> Iterator[None]:
+    """The whole table of words is trained."""
+    from unfreeze.training.vocabulary import SeenWords
+
+    with mock.patch.object(SeenWords, "find", return_value=None):
+        yield
+
+
 # Name to the patch and the settings that undo the decision.
 UNDONE: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[None]], tuple[str, ...]]] = {
     "attention-dropout-off": (contextlib.nullcontext, (f"train.attention_dropout={_OWN_ATTENTION_DROPOUT}",)),
@@ -143,6 +152,7 @@ UNDONE: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[None]], t
     "bucketing": (_without_bucketing, ()),
     "leaving-out-unread": (_without_leaving_out, ()),
     "quick-dropout": (_without_quick_dropout, ()),
+    "seen-words": (_with_unseen_words, ()),
 }
 
 
@@ -179,7 +189,7 @@ def _made_up_rows(count: int) -> Iterator[Any]:
 
 
 def planned_and_happened(job: Job, schedule: str, folder: Path, process_seconds: Callable[[], float]) -> dict[str, Any]:
-    """What the plan forecasts against what the same call then takes."""
+    """What the plan forecasts against what the same call then takes, nothing having been recorded before."""
     from unfreeze.api import train
 
     run = train(
@@ -188,7 +198,7 @@ def planned_and_happened(job: Job, schedule: str, folder: Path, process_seconds:
         schedule=schedule,
         output=folder,
         seed=job.seed,
-        settings=[f"train.epochs={job.epochs}"],
+        settings=[f"train.epochs={job.epochs}", f"cache.folder={folder.parent / 'activations'}"],
     )
     expected, found = run.plan["expected"], run.metrics
     return {

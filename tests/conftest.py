@@ -1,11 +1,20 @@
-"""What tests of several folders share: small models bound to rows, ready for an engine."""
+"""What tests of several folders share: small models bound to rows, and a task with encoded rows for any model."""
 
 from __future__ import annotations
 
+import csv
+from importlib import resources
 from typing import Any
 
 import pytest
 import small
+import transformers
+
+from unfreeze.data.columns import Roles
+from unfreeze.tasks._labels import learn_labels
+from unfreeze.tasks.text_classification import TextClassification
+from unfreeze.testing import tiny_model
+from unfreeze.types import Example, Row
 
 
 @pytest.fixture(scope="module")
@@ -18,3 +27,22 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """With dropout, as models come."""
     return small.small(tmp_path_factory.mktemp("usual"))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> TextClassification:
+    folder = tiny_model(tmp_path_factory.mktemp("tiny"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    roles = Roles(text=("text",), label="label", group=None, reasons={})
+    return TextClassification().bind(
+        roles=roles, targets=learn_labels(["a", "b", "c"]), processor=tokenizer, max_length=100
+    )
+
+
+@pytest.fixture(scope="module")
+def examples(task: TextClassification) -> list[Example]:
+    reviews = resources.files("unfreeze") / "samples" / "reviews.csv"
+    with reviews.open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)][:24]
+    rows = [Row(i, {"text": text, "label": "abc"[i % 3]}, f"row {i}") for i, text in enumerate([*texts, "Good."])]
+    return [e for row in rows for e in task.encode(row, train=True)]

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "activations": MATERIAL - {"recipe", "schedule"},
     "preparation": MATERIAL - {"run"},
     "plan": MATERIAL - {"run"} | {"preparation", "activations"},
-    "costs": MATERIAL - {"run"} | {"preparation", "activations", "plan"},
+    "costs": MATERIAL - {"run"} | {"preparation", "activations", "plan", "training"},
     "evaluation": MATERIAL - {"recipe", "schedule", "run"} | {"activations"},
     "training": MATERIAL | {"activations", "plan", "evaluation"},
     "baselines": MATERIAL,

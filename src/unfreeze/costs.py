@@ -8,6 +8,7 @@ Memory is the weights, their gradients and moments, and what autograd keeps, whi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from unfreeze.machine import free_disk_bytes, peak_memory_bytes, resident_memory
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, PlannedPhase, model_config
 from unfreeze.preparation import Prepared
+from unfreeze.training.vocabulary import SeenWords
 from unfreeze.types import Batch
 
 # The measured batches are made so small that a forward and backward takes about a second.
@@ -41,11 +43,19 @@ _WORKING_FACTOR = 1.3
 
 @dataclass(frozen=True)
 class _Rates:
-    """Coefficients of the two cost models, each (3,)."""
+    """Coefficients of the two cost models, each (3,).
+
+    ``unmoved`` counts the weights of words that no training row contains: they are spared by phases that train words.
+    """
 
     forward: np.ndarray
     backward: np.ndarray
     kept_bytes: np.ndarray
+    unmoved: int
+
+    def moved(self, phase: PlannedPhase) -> int:
+        """How many weights a phase's optimizer goes over."""
+        return phase.trainable_parameters - (self.unmoved if "stem" in phase.learning_rates else 0)
 
     @staticmethod
     def of(coefficients: np.ndarray, rows: int, length: int) -> float:
@@ -92,8 +102,13 @@ def _measure(plan: Plan, prepared: Prepared) -> _Rates:
     batches = _probe_batches(plan, prepared)
     shapes, forward, both, kept = [], [], [], []
     # What the engine leaves out is left out here too.
-    unread = Unread.find(prepared.task, model, LayerGroups.of(model), prepared.train_examples)
-    with unread.skipped():
+    groups = LayerGroups.of(model)
+    unread = Unread.find(prepared.task, model, groups, prepared.train_examples)
+    trained = {name for phase in plan.phases for name in groups.select(phase.span)}
+    words = SeenWords.find(prepared.task, model, trained, prepared.train_examples)
+    with unread.skipped(), contextlib.nullcontext() if words is None else words.installed():
+        if words is not None:
+            words.enter()
         for batch in batches:
             rows = len(batch.rows)
             shapes.append((rows, batch.size_tokens // rows))
@@ -102,7 +117,8 @@ def _measure(plan: Plan, prepared: Prepared) -> _Rates:
             both.append(f + b)
             kept.append(k)
     fitted = [_fit(shapes, values) for values in (forward, both, kept)]
-    return _Rates(fitted[0], np.maximum(fitted[1] - fitted[0], 0), fitted[2])
+    unmoved = 0 if words is None else (words.table.num_embeddings - len(words.ids)) * words.table.embedding_dim
+    return _Rates(fitted[0], np.maximum(fitted[1] - fitted[0], 0), fitted[2], unmoved)
 
 
 def _probe_batches(plan: Plan, prepared: Prepared) -> list[Batch]:
@@ -198,7 +214,7 @@ def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
         step = (
             computed * forward
             + _backward_share(plan, phase) * backward
-            + phase.trainable_parameters * _SECONDS_PER_WEIGHT
+            + rates.moved(phase) * _SECONDS_PER_WEIGHT
             + _STEP_SECONDS
         )
         evaluations = phase.steps / phase.evaluate_every if phase.evaluate_every else 0
@@ -243,7 +259,7 @@ def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
     kept = rates.of(rates.kept_bytes, rows, longest)
     weights = sum(g["parameters"] for g in plan.groups) * _BYTES
     moments = 3 * _BYTES  # gradient, first and second moment of each trained weight
-    widest = max(p.trainable_parameters * moments + kept * _backward_share(plan, p) for p in plan.phases)
+    widest = max(rates.moved(p) * moments + kept * _backward_share(plan, p) for p in plan.phases)
     return weights + _WORKING_FACTOR * widest
 
 

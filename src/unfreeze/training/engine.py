@@ -49,6 +49,7 @@ from unfreeze.training.optimization import (
     set_rates,
 )
 from unfreeze.training.sources import Sources, check_same_source
+from unfreeze.training.vocabulary import SeenWords
 from unfreeze.types import Batch, Example
 
 # A loss so many times the run's first one (or 1, where that was less) in so many steps in a row is a divergence. One
@@ -105,6 +106,7 @@ class Engine:
         )
         self.source = self.sources.rows
         self.dropout = Dropout(model)
+        self.words: SeenWords | None = None
         self._asked_to_stop = False
         self._cause = ""
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
@@ -128,12 +130,23 @@ class Engine:
             self._tell(
                 "notice", text=f"the head reads the first token alone: from {unread.modules[0]} on no other is kept"
             )
+        self.words = self._seen_words()
         self._continue_from_checkpoint()
         self.model.to(self.accelerator.device)
-        with _frozen_garbage(), unread.skipped(), self.dropout.installed():
+        words = self.words.installed() if self.words is not None else contextlib.nullcontext()
+        with _frozen_garbage(), unread.skipped(), self.dropout.installed(), words:
             self._run_phases()
             self.accelerator.free_memory()
         return self.model
+
+    def _seen_words(self) -> SeenWords | None:
+        """The words that are trained, where a phase trains words and not nearly all of them occur."""
+        trained = {name for phase in self.phases for name in self.groups.select(phase.span)}
+        found = SeenWords.find(self.task, self.model, trained, self.train_rows.examples)
+        if found is not None:
+            occur, known = len(found.ids), found.table.num_embeddings
+            self._tell("notice", text=f"{occur:,} of the model's {known:,} words occur: the others stay as they are")
+        return found
 
     def _run_phases(self) -> None:
         started, before = time.monotonic(), self.state.seconds
@@ -216,6 +229,8 @@ class Engine:
         if best is not None and best.step != self.state.step:
             self._load(self.checkpoints.best_weights(best))
             self._tell("notice", text=f"back to the best weights, those of step {best.step}")
+        if self.words is not None:
+            self.words.leave()
         self.accelerator.free_memory()
         self.state = replace(self.state, phase=index + 1, phase_step=0, stale_evaluations=0)
         self._save()
@@ -397,13 +412,12 @@ class Engine:
         What cannot work (memory, a shape, a missing gradient) fails here and not after an hour.
         """
         widest = max(self.phases, key=lambda p: p.trainable_parameters)
-        self._freeze_all_but(widest)
+        trainable = list(self._freeze_all_but(widest).values())
         longest = np.argsort(-self.train_rows.lengths, kind="stable")[: self.settings.batch_size]
-        while not self._try_rows(longest):
-            self.model.zero_grad(set_to_none=True)
+        while not self._try_rows(longest, trainable):
             self._use_less_memory(longest)
 
-    def _try_rows(self, chosen: np.ndarray) -> bool:
+    def _try_rows(self, chosen: np.ndarray, trainable: Sequence[torch.nn.Parameter]) -> bool:
         """Forward and backward of the first micro-batch of these rows; False where memory was not enough."""
         try:
             self._forward_and_backward(chosen)
@@ -412,6 +426,9 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             self._cause = str(error)
+        finally:
+            for parameter in trainable:
+                parameter.grad = None
         return False
 
     def _forward_and_backward(self, chosen: np.ndarray) -> None:
@@ -424,7 +441,6 @@ class Engine:
         loss = self._loss(self.model, batch, batch.weights)
         loss.backward()  # type: ignore[no-untyped-call]
         self._tell("trial", tokens=batch.size_tokens, trial_seconds=round(time.monotonic() - started, 4))
-        self.model.zero_grad(set_to_none=True)
 
     # freezing ----------------------------------------------------------------------------------------------------
 
@@ -434,6 +450,8 @@ class Engine:
         Frozen groups are in eval mode, so that what they compute is a pure function of the row; normalisation
         statistics never move.
         """
+        if self.words is not None:
+            self.words.leave()
         chosen = self.groups.select(phase.span)
         trainable: dict[str, torch.nn.Parameter] = {}
         for group in self.groups.names:
@@ -441,6 +459,8 @@ class Engine:
                 parameter.requires_grad_(name in chosen)
                 if name in chosen:
                     trainable[name] = parameter
+        if self.words is not None and self.words.name in trainable:
+            trainable[self.words.name] = self.words.enter()
         self.groups.set_modes({self.groups.group_of(name) for name in chosen})
         for module in self.model.modules():
             if isinstance(module, _WITH_STATISTICS):
@@ -457,6 +477,8 @@ class Engine:
     def _evaluate_and_judge(self, model: torch.nn.Module, phase: PlannedPhase) -> bool:
         """Evaluate on the validation rows, keep the weights if they are the best; True ends the phase."""
         modes = {module: module.training for module in self.model.modules()}
+        if self.words is not None:
+            self.words.write_back()
         found = self.evaluate()
         for module, training in modes.items():
             module.training = training
@@ -508,6 +530,8 @@ class Engine:
 
     def _weights(self) -> dict[str, torch.Tensor]:
         """What training has touched so far, by canonical name."""
+        if self.words is not None:
+            self.words.write_back()
         touched = set(self.state.touched)
         return {n: p.detach().cpu() for n, p in self.model.named_parameters() if n in touched}
 
@@ -516,6 +540,8 @@ class Engine:
         with torch.no_grad():
             for name, tensor in weights.items():
                 parameters[name].copy_(tensor)
+        if self.words is not None:
+            self.words.read_again()
 
     def _save(self) -> None:
         # After the last phase no step follows that would need the moments, and they are twice as large as the weights.

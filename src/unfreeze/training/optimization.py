@@ -40,10 +40,16 @@ def build_optimizer(
 
     Biases and normalisation weights (one dimension) are not decayed. Each parameter group carries its layer group's
     ``name``, the ``peak`` rate and the parameters' ``names``.
+
+    Args:
+        groups: Says which layer group a name belongs to.
+        phase: With the groups' rates.
+        trainable: By name; not always the model's own parameters (see `vocabulary`).
+        weight_decay: Decoupled.
     """
     parameter_groups: list[dict[str, object]] = []
     for group, rate in phase.learning_rates.items():
-        members = {n: p for n, p in groups.parameters(group).items() if n in trainable}
+        members = {n: trainable[n] for n in groups.parameters(group) if n in trainable}
         for decays in (True, False):
             names = [n for n, p in members.items() if (p.ndim > 1) is decays]
             if names:
