@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,9 @@ MAX_GRADIENT_NORM = 1.0
 EVALUATIONS_PER_PHASE = 4
 PATIENCE = 3
 BATCH_ROWS = 16
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
+# banking77 (77 classes): 22 updates a class gave 0.82 with the builtin model, 73 gave 0.89.
+UPDATES_PER_CLASS = 70
 # Measured on two cores: 2,300 tokens at once are as quick as 4,500 and take half the memory.
 MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 8192}
 CHECKPOINT_MINUTES = 10.0
@@ -355,7 +359,7 @@ class _Decisions:
 
     def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:
         per_epoch = steps_per_epoch(len(self.prepared.train_lengths), settings.batch_size)
-        total = self._total_length(schedule)
+        total = self._total_length(schedule, per_epoch)
         shares = sum(p.share for p in schedule.phases if p.epochs is None)
         fixed = sum(p.epochs.steps(per_epoch) for p in schedule.phases if p.epochs is not None)
         left = max(0, total.steps(per_epoch) - fixed) if total is not None else 0
@@ -384,7 +388,7 @@ class _Decisions:
         decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
         return [replace(p, boundary=b, source_reason=why) for p, (b, why) in zip(phases, decisions, strict=True)]
 
-    def _total_length(self, schedule: Schedule) -> Duration | None:
+    def _total_length(self, schedule: Schedule, per_epoch: int) -> Duration | None:
         rows = len(self.prepared.train_lengths)
         if all(p.epochs is not None for p in schedule.phases):
             if self.recipe.train.epochs is not None:
@@ -395,8 +399,14 @@ class _Decisions:
                     remedy="leave one of them out",
                 )
             return None
-        inferred = Duration(float(np.clip(round(2.5 + 5000 / rows), 3, 20)))
+        by_rows = round(2.5 + 5000 / rows)
         reason = f"{rows:,} rows: few rows need more passes to give enough updates; the best weights are kept"
+        targets = self.prepared.task.targets
+        classes = len(targets.labels) if targets is not None else 0
+        by_classes = math.ceil(UPDATES_PER_CLASS * classes / per_epoch)
+        if by_classes > max(by_rows, FEWEST_EPOCHS):
+            reason = f"{classes} classes: each needs about {UPDATES_PER_CLASS} updates; the best weights are kept"
+        inferred = Duration(float(np.clip(max(by_rows, by_classes), FEWEST_EPOCHS, MOST_EPOCHS)))
         return Duration.parse(self._choose("epochs", inferred, reason))
 
     def _rates(self, schedule: Schedule) -> tuple[float, float]:

@@ -1,0 +1,98 @@
+"""The forecast: arithmetic with known answers; what it is fitted to is measured elsewhere (`benchmarks`, plan/*)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from unfreeze import costs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return small.small(tmp_path_factory.mktemp("costs"), **{"train.epochs": 4})
+
+
+def test_the_fit_finds_the_coefficients_it_was_made_from() -> None:
+    shapes = [(4, 20), (8, 100), (3, 400), (16, 30)]
+    coefficients = np.asarray([0.002, 3e-6, 4e-9])
+    values = [costs._Rates.of(coefficients, *shape) for shape in shapes]
+    assert costs._fit(shapes, values) == pytest.approx(coefficients, rel=1e-6)
+
+
+def test_the_fit_has_no_negative_costs() -> None:
+    assert (costs._fit([(1, 10), (1, 20), (1, 30)], [3.0, 2.0, 1.0]) >= 0).all()
+
+
+def test_more_epochs_cost_more_and_a_frozen_part_less(made: Any) -> None:
+    rates = costs._Rates(np.asarray([0, 1e-3, 0]), np.asarray([0, 2e-3, 0]), np.asarray([0, 100.0, 0]), 0)
+    plan, prepared = made.plan, made.prepared
+
+    def seconds(*phases: Any) -> float:
+        return costs._train_seconds(dataclasses.replace(plan, phases=list(phases)), prepared, rates)
+
+    [whole] = made.phases(("all", 10))
+    [longer] = made.phases(("all", 20))
+    [head] = made.phases(("head", 10))
+    assert seconds(longer) == pytest.approx(2 * seconds(whole), rel=0.01)
+    assert seconds(head) < seconds(whole)
+    recorded = dataclasses.replace(head, boundary="head")
+    one_pass = 1e-3 * float(np.sum(prepared.train_lengths))
+    assert seconds(recorded) < seconds(head) + one_pass
+
+
+def test_words_that_do_not_occur_cost_neither_time_nor_memory(made: Any) -> None:
+    [whole] = made.phases(("all", 10))
+    plan = dataclasses.replace(made.plan, phases=[whole])
+    nothing = np.zeros(3)
+    every, few = (costs._Rates(nothing, nothing, nothing, unmoved) for unmoved in (0, 1000))
+    spared = costs._train_memory(plan, made.prepared, every) - costs._train_memory(plan, made.prepared, few)
+    assert spared == pytest.approx(1.3 * 1000 * 12)
+    assert costs._train_seconds(plan, made.prepared, few) < costs._train_seconds(plan, made.prepared, every)
+
+
+def test_what_is_measured_are_the_users_own_rows_of_three_sizes(made: Any) -> None:
+    batches = costs._probe_batches(made.plan, made.prepared)
+    assert len(batches) == 3
+    assert max(b.inputs["input_ids"].shape[1] for b in batches) <= int(made.prepared.train_lengths.max())
+
+
+def test_a_forecast_is_whole_and_leaves_the_weights_to_be_loaded(made: Any) -> None:
+    plan = dataclasses.replace(made.plan, expected={})
+    costs.expect(plan, made.prepared)
+    assert plan.expected["total_seconds"] > plan.expected["train_seconds"] > 0
+    assert plan.expected["peak_memory_bytes"] > 0
+    weights = sum(p.numel() for p in made.model().parameters())
+    assert plan.expected["disk_bytes"] > 4 * weights
+
+
+def test_models_in_half_precision_are_measured_as_they_are_trained(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def note(prepared: Any, model: torch.nn.Module, batch: Any) -> tuple[float, float, float]:
+        seen.append({p.dtype for p in model.parameters()})
+        return 0.1, 0.2, 1e6
+
+    monkeypatch.setattr(costs, "_time_batch", note)
+    monkeypatch.setattr(made.prepared.config, "dtype", torch.float16)
+    costs._measure(made.plan, made.prepared)
+    assert seen == [{torch.float32}] * 3
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(45.4, "45 s"), (720, "12 min"), (7500, "2 h 5 min")])
+def test_durations_are_told_as_people_tell_them(seconds: float, shown: str) -> None:
+    assert costs.duration(seconds) == shown
+
+
+def test_a_model_too_large_to_measure_is_said_to_be_one(made: Any) -> None:
+    large = dataclasses.replace(
+        made.plan, groups=[{"name": "group 0", "parameters": 2_000_000_000}], expected={}, warnings=[]
+    )
+    costs.expect(large, made.prepared)
+    assert "train_seconds" not in large.expected
+    assert "not estimated" in costs.as_rows(large.expected)[0][1]

@@ -1,0 +1,110 @@
+"""What the plan infers, from what, and that what was asked wins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+
+from unfreeze.errors import RecipeError
+from unfreeze.plan import Plan
+
+
+def planned(folder: Path, rows: int = 24, labels: int = 2, **recipe: Any) -> Plan:
+    """Of made-up rows, all trained on."""
+    data = [{**row, "label": f"label {i % labels}"} for i, row in enumerate(small.reviews(rows))]
+    return small.small(folder, data, **recipe).plan
+
+
+def chosen(plan: Plan, key: str) -> Any:
+    return next(c for c in plan.choices if c.key == key)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "epochs", "why"),
+    [
+        (24, 2, 20, "few rows"),
+        (1000, 2, 8, "few rows"),
+        (20_000, 2, 3, "few rows"),
+        (2_000, 6, 5, "few rows"),
+        # 125 steps an epoch: 77 classes of 70 updates would be 43 epochs.
+        (2_000, 77, 20, "77 classes"),
+        (9_000, 77, 10, "77 classes"),
+        (40_000, 77, 3, "few rows"),
+    ],
+)
+def test_few_rows_and_many_classes_get_more_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, labels: int, epochs: int, why: str
+) -> None:
+    monkeypatch.setattr(
+        "unfreeze.preparation.Prepared.train_lengths", property(lambda self: np.full(rows, 12, dtype=np.int64))
+    )
+    choice = chosen(planned(tmp_path, max(24, labels * 2), labels), "train.epochs")
+    assert float(str(choice.value).split()[0]) == epochs
+    assert why in choice.reason
+    assert choice.source == "plan"
+
+
+def test_what_was_asked_wins_and_its_source_is_told(tmp_path: Path) -> None:
+    plan = planned(tmp_path, **{"train.epochs": 2, "train.learning_rate": 1e-4, "train.batch_size": 4})
+    for key, value in (("train.epochs", "2 epochs"), ("train.learning_rate", 1e-4), ("train.batch_size", 4)):
+        choice = chosen(plan, key)
+        assert (str(choice.value), choice.source != "plan", choice.reason) == (str(value), True, "")
+    assert plan.settings.batch_size == 4
+    assert plan.total_steps == 2 * 24 // 4
+
+
+def test_every_inferred_value_has_a_reason(tmp_path: Path) -> None:
+    inferred = [c for c in planned(tmp_path).choices if c.source == "plan"]
+    assert len(inferred) > 10
+    assert all(len(c.reason) > 8 for c in inferred), [c.key for c in inferred if len(c.reason) <= 8]
+
+
+def test_gradual_shares_its_steps_and_its_rates_fall_towards_the_input(tmp_path: Path) -> None:
+    plan = planned(
+        tmp_path,
+        **{"train.epochs": 10, "train.learning_rate": 1e-4, "train.batch_size": 8, "schedule": "gradual"},
+    )
+    assert [p.name for p in plan.phases] == ["head", "upper half", "all"]
+    assert [p.steps for p in plan.phases] == [6, 12, 12]  # 24 rows, batches of 8: 30 steps by 1, 2, 2
+    assert list(plan.phases[0].learning_rates) == ["head"]
+    rates = plan.phases[2].learning_rates
+    assert rates["group 1"] == pytest.approx(1e-4)
+    assert rates["group 0"] == pytest.approx(0.85e-4)
+    assert rates["stem"] == pytest.approx(0.85**2 * 1e-4)
+    assert rates["head"] > rates["group 1"]
+    trained = [p.trainable_parameters for p in plan.phases]
+    assert trained == sorted(trained)
+    assert trained[-1] == sum(g["parameters"] for g in plan.groups)
+
+
+def test_a_plan_is_stored_and_read_back_whole(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).to_json() == plan.to_json()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "where"),
+    [
+        ({"train.epochs": 3, "schedule": [{"span": "head", "epochs": 1}]}, "train.epochs"),
+        ({"train.early_stopping": 2}, "train.early_stopping"),
+        ({"train.precision": "fp16"}, "train.precision"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, recipe: dict[str, Any], where: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        planned(tmp_path, **recipe)
+    assert (caught.value.code, caught.value.where) == ("RECIPE-CONFLICT", where)
+
+
+def test_the_identity_changes_with_rows_labels_and_seed_of_nothing_else(tmp_path: Path) -> None:
+    def identity(**changes: Any) -> dict[str, Any]:
+        return planned(tmp_path / "model", **changes).identity
+
+    assert identity() == identity()
+    assert identity(rows=26) != identity()
+    assert identity(labels=3) != identity()
