@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("pattern", nargs="?", default="*", help="a shell pattern or the beginning of names")
         if name == "run":
-            command.add_argument("--again", action="store_true", help="finished cells too")
+            command.add_argument("--again", action="store_true", help="finished cells too, and half-finished ones anew")
             command.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("render", help="write RESULTS.md")
     one = commands.add_parser("cell")  # one cell in this process: what `run` starts
@@ -86,7 +86,7 @@ def _run(found: list[Cell], results: Results, asked: argparse.Namespace) -> int:
         except MaterialError as missing:
             print(f"{cell.name}: not run: {missing}")
             continue
-        if asked.again and cell.name in results.finished():
+        if asked.again:
             shutil.rmtree(asked.folder / "runs" / cell.name.replace("/", "-"), ignore_errors=True)
         record = _in_a_process_of_its_own(cell, asked.folder, asked.tiny)
         results.add(record)
