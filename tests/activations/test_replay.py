@@ -91,7 +91,7 @@ def test_replay_gives_the_outputs_and_gradients_of_the_full_forward(
             assert float((w - g).abs().max()) <= 1e-5 * largest, parameter_name
 
 
-@pytest.mark.parametrize(("name", "reads"), [("bert", "vector"), ("distilbert", "vector"), ("llama", "last")])
+@pytest.mark.parametrize(("name", "reads"), [("bert", "row"), ("distilbert", "row"), ("llama", "last")])
 def test_a_head_keeps_only_what_it_reads(
     name: str, reads: str, task: TextClassification, examples: list[Example], tmp_path: Path
 ) -> None:

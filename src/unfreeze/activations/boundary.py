@@ -1,12 +1,15 @@
 """A boundary: where the frozen part ends, found in the module tree and in one forward.
 
 *Boundary k* is the input of group k; everything below is frozen. The head's boundary is the input of the first module
-that runs after the last numbered group, a dropout included, so that what is replayed passes through it.
+that runs after the last numbered group, a dropout included, so that what is replayed passes through it; pooling without
+weights lies below it. In an encoder-decoder the boundary of every decoder layer is what the encoder gives: the decoder
+reads it in each of its layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +19,8 @@ from torch import nn
 
 from unfreeze.models.layers import HEAD, STEM, LayerGroups
 
-Reads = Literal["all", "first", "last", "vector"]
+Reads = Literal["all", "first", "last", "row"]
+Side = Literal["input", "output"]
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,28 @@ class Boundary:
 
     Attributes:
         group: Name of the lowest group that trains: ``group 3`` or ``head``.
-        module: Path of the module whose first tensor argument is recorded.
+        module: Path of the module at which is recorded.
         below: Names of the groups below, all frozen.
-        reads: Which positions are read above: ``all`` of (batch, length, width); only the ``first`` token of
-            each row, or the ``last`` one (decoders); or a ``vector``, (batch, width), that the model has
-            pooled already.
-        width: Numbers for each position.
+        reads: What is kept of a batch: ``all`` tokens of (batch, length, width); only the ``first`` token of each row,
+            or the ``last`` one (decoders); or the ``row``'s tensor as it is, of the same shape for every row: a vector
+            that the model has pooled already, the patches or the feature maps of an image.
+        shape: Of one token, (width,), or of one row.
+        side: Whether the module's first tensor argument is recorded, or (an encoder's) first tensor of its output.
+        keeps_inputs: Whether the model looks at all of a row's inputs above the boundary too (BART counts end tokens).
     """
 
     group: str
     module: str
     below: tuple[str, ...]
     reads: Reads
-    width: int
+    shape: tuple[int, ...]
+    side: Side = "input"
+    keeps_inputs: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers for each position that is kept."""
+        return math.prod(self.shape)
 
 
 class _Stop(Exception):
@@ -60,30 +73,51 @@ def entry_module(groups: LayerGroups, model: nn.Module, group: str, inputs: dict
 
 def _first_after_the_layers(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> str | None:
     """The first leaf module called after everything of the numbered groups, in a forward with these inputs."""
-    # Only modules with weights count as inside: an activation or a dropout may be registered in the backbone and yet be
-    # part of the pooler (ALBERT).
+    # What lies in a module with weights is inside; an activation or a dropout of its own may be registered in the
+    # backbone and yet be part of the pooler (ALBERT).
     inside = {
         id(module)
         for name in groups.names
         if name != HEAD
         for top in groups.modules(name)
+        if any(True for _ in top.parameters())
         for module in top.modules()
-        if any(True for _ in module.parameters(recurse=False))
     }
-    called: list[tuple[str, bool]] = []
-    handles = [
-        module.register_forward_pre_hook(lambda m, a, path=path: called.append((path, id(m) in inside)))
+    # torch's MultiheadAttention does not call the layers in it.
+    leaves = [
+        path
         for path, module in model.named_modules()
-        if not any(True for _ in module.children())
+        if not any(True for _ in module.children()) or any(True for _ in module.parameters(recurse=False))
     ]
-    try:
-        with torch.no_grad():
-            model(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    last_inside = max((i for i, (_, is_inside) in enumerate(called) if is_inside), default=-1)
-    return called[last_inside + 1][0] if last_inside + 1 < len(called) else None
+    called: list[tuple[str, nn.Module]] = []
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda module, args, kwargs: called.append((path, module))
+
+    with pre_hooks(model, {path: note(path) for path in leaves}), torch.no_grad():
+        model(**inputs)
+    last_inside = max((i for i, (_, module) in enumerate(called) if id(module) in inside), default=-1)
+    # Trap: T5 applies its decoder's dropout to the embeddings, too; it is frozen with them.
+    used_before = {id(module) for _, module in called[: last_inside + 1]}
+    after = [(path, module) for path, module in called[last_inside + 1 :] if id(module) not in used_before]
+    while len(after) > 1 and _only_pools(after[0][1]):
+        after = after[1:]
+    return after[0][0] if after else None
+
+
+def _only_pools(module: nn.Module) -> bool:
+    """Whether a module computes the same from the same input at any time, and makes it smaller."""
+    return isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool2d)
+
+
+def encoder_of(groups: LayerGroups, model: nn.Module, group: str) -> str | None:
+    """Path of the encoder, where `group` is a layer of the decoder that reads its output; else None."""
+    if group == HEAD or not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return None
+    encoder = model.get_encoder()  # type: ignore[operator]
+    path = next((path for path, module in model.named_modules() if module is encoder), None)
+    entry = groups.module_path(group)
+    return None if path is None or entry is None or entry.startswith(f"{path}.") else path
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
@@ -95,25 +129,56 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     return found
 
 
+def first_of_output(output: Any) -> torch.Tensor:
+    """The hidden states among what a module gives."""
+    found = output if isinstance(output, torch.Tensor) else next(iter(_values(output)), None)
+    assert isinstance(found, torch.Tensor), "the boundary module gives no tensor"
+    return found
+
+
+def _values(output: Any) -> Iterator[Any]:
+    return iter(output.values() if isinstance(output, Mapping) else output)
+
+
 @contextmanager
-def capturing(model: nn.Module, modules: list[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """Inside the block, a forward fills the dict with what enters each module, and ends at the last of them.
+def pre_hooks(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Inside the block each hook, (module, args, kwargs), is called before the module of its path."""
+    handles = [model.get_submodule(p).register_forward_pre_hook(hook, with_kwargs=True) for p, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def capturing(model: nn.Module, boundaries: Sequence[Boundary]) -> Iterator[dict[Boundary, torch.Tensor]]:
+    """Inside the block, a forward fills the dict with what is at each boundary, and ends at the last of them.
 
     Args:
         model: In eval mode below the boundaries.
-        modules: Paths, from the input upwards.
+        boundaries: From the input upwards.
     """
-    found: dict[str, torch.Tensor] = {}
+    found: dict[Boundary, torch.Tensor] = {}
 
-    def hook(path: str) -> Any:
-        def capture(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            found[path] = first_tensor(args, kwargs).detach()
-            if path == modules[-1]:
-                raise _Stop
+    def take(boundary: Boundary, tensor: torch.Tensor) -> None:
+        found[boundary] = tensor.detach()
+        if boundary == boundaries[-1]:
+            raise _Stop
 
-        return capture
+    def before(boundary: Boundary) -> Callable[..., None]:
+        return lambda module, args, kwargs: take(boundary, first_tensor(args, kwargs))
 
-    handles = [model.get_submodule(p).register_forward_pre_hook(hook(p), with_kwargs=True) for p in modules]
+    def after(boundary: Boundary) -> Callable[..., None]:
+        return lambda module, args, output: take(boundary, first_of_output(output))
+
+    handles = []
+    for boundary in boundaries:
+        module = model.get_submodule(boundary.module)
+        if boundary.side == "input":
+            handles.append(module.register_forward_pre_hook(before(boundary), with_kwargs=True))
+        else:
+            handles.append(module.register_forward_hook(after(boundary)))
     try:
         yield found
     finally:
@@ -137,7 +202,7 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
     Args:
         model: In eval mode.
         module: Path of the boundary module.
-        inputs: Of rows with different lengths, (batch, length), right-padded.
+        inputs: Of rows with different lengths, (batch, length), right-padded; (batch, length, width) enters the module.
     """
     entering: list[torch.Tensor] = []
 
@@ -149,17 +214,11 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
         entering.append(leaf)
         return replaced(args, kwargs, tensor, leaf)
 
-    handle = model.get_submodule(module).register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        with torch.enable_grad():
-            logits = model(**inputs).logits
-            # A random combination: a plain sum of a softmax-like head could cancel to zero.
-            weights = torch.linspace(1.0, 2.0, logits.numel(), device=logits.device).reshape(logits.shape)
-            (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), entering[0])
-    finally:
-        handle.remove()
-    if gradient.ndim == 2:
-        return "vector"
+    with pre_hooks(model, {module: hook}), torch.enable_grad():
+        logits = model(**inputs).logits
+        # A random combination: a plain sum of a softmax-like head could cancel to zero.
+        weights = torch.linspace(1.0, 2.0, logits.numel(), device=logits.device).reshape(logits.shape)
+        (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), entering[0])
     lengths = inputs["attention_mask"].sum(-1)  # (batch,)
     is_read = gradient.abs().sum(-1) > 0  # (batch, length)
     if not is_read[:, 1:].any():

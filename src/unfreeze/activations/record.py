@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from unfreeze import durable
 from unfreeze.activations.boundary import (
     Boundary,
     capturing,
+    encoder_of,
     entry_module,
     positions_read,
     run_to_boundary,
@@ -80,18 +81,31 @@ def find_boundary(
 def _find_boundary(
     task: Task, model: nn.Module, groups: LayerGroups, group: str, examples: Sequence[Example]
 ) -> Boundary:
-    inputs = task.collate(list(examples)).to(_device_of(model)).inputs
-    module = entry_module(groups, model, group, inputs)
+    device = _device_of(model)
+    inputs = task.collate(list(examples)).to(device).inputs
+    below = tuple(groups.names[: groups.names.index(group)])
+    encoder = encoder_of(groups, model, group)
+    module = encoder or entry_module(groups, model, group, inputs)
     if module is None:
         raise Refused(f"no single module of this model is entered at {group}")
-    with torch.no_grad(), capturing(model, [module]) as found:
+    place = Boundary(group, module, below, "row", (), "output" if encoder else "input")
+    hidden = _at(model, place, inputs)
+    if "input_ids" in inputs and hidden.ndim == 3 and hidden.shape[:2] == inputs["input_ids"].shape:
+        reads = positions_read(model, module, inputs) if group == HEAD else "all"
+        # Trap: an encoder's padding is masked by the decoder, which needs all of the row's inputs for it.
+        return replace(place, reads=reads, shape=(hidden.shape[-1],), keeps_inputs=encoder is not None)
+    alone = _at(model, place, task.collate(list(examples[:1])).to(device).inputs)
+    if len(hidden) != len(examples) or alone.shape[1:] != hidden.shape[1:]:
+        shapes = f"{tuple(alone.shape)} for one row, {tuple(hidden.shape)} for {len(examples)}"
+        raise Refused(f"what enters {group} is neither one vector a token nor of one shape for all rows: {shapes}")
+    return replace(place, shape=tuple(hidden.shape[1:]))
+
+
+def _at(model: nn.Module, boundary: Boundary, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What is at a boundary in a forward of these inputs."""
+    with capturing(model, [boundary]) as found:
         run_to_boundary(model, inputs)
-    width = int(found[module].shape[-1])
-    reads = positions_read(model, module, inputs) if group == HEAD else "all"
-    if reads != "vector" and found[module].ndim != 3:
-        raise Refused(f"what enters {group} is not one vector a token, but {tuple(found[module].shape)}")
-    below = groups.names[: groups.names.index(group)]
-    return Boundary(group, module, tuple(below), reads, width)
+    return found[boundary]
 
 
 def check(
@@ -103,6 +117,11 @@ def check(
         Refused: Where they disagree in float32: a later layer needs more than what enters the boundary.
     """
     try:
+        if boundary.reads != "all" and not boundary.keeps_inputs:
+            try:
+                return _check(task, model, groups, boundary, examples)
+            except Exception:
+                boundary = replace(boundary, keeps_inputs=True)
         return _check(task, model, groups, boundary, examples)
     except (AssertionError, RuntimeError, IndexError, TypeError, ValueError) as error:
         # A model that does more between its layers than stand-ins can imitate fails in its own way.
@@ -122,7 +141,7 @@ def _check(
     replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
 
     def replayed(values: torch.Tensor) -> torch.Tensor:
-        replay.current = values
+        replay.show(values, shown.inputs)
         with replay.installed(), torch.no_grad():
             return task.predict(model, shown)
 
@@ -152,9 +171,7 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     found = []
     for example in examples:
         inputs = task.collate([example]).to(_device_of(model)).inputs
-        with capturing(model, [boundary.module]) as entering:
-            run_to_boundary(model, inputs)
-        kept = _kept_positions(entering[boundary.module], boundary, np.asarray([example.length]))
+        kept = _kept_positions(_at(model, boundary, inputs), boundary, np.asarray([example.length]))
         found.append(kept[0])
     if boundary.reads == "all":
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
@@ -164,6 +181,8 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
 def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
     """The beginnings of a few rows, of different lengths."""
     longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
+    if not _is_text(longest):
+        return longest
     # Trap: a BigBird that sees short rows gives up its sparse attention for good.
     if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
         return longest
@@ -172,6 +191,10 @@ def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
         inputs = {name: values[:tokens] for name, values in example.inputs.items()}
         found.append(Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part))
     return found
+
+
+def _is_text(examples: Sequence[Example]) -> bool:
+    return all("input_ids" in example.inputs for example in examples)
 
 
 def probe_rows(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -276,7 +299,6 @@ def _pass(
     budget_tokens: int,
     on_row: Callable[[int], None],
 ) -> None:
-    modules = [c.boundary.module for c in checked]
     device = _device_of(model)
     model.eval()
     done = 0
@@ -284,11 +306,11 @@ def _pass(
     def forward(rows: np.ndarray) -> None:
         run_to_boundary(model, task.collate([examples[i] for i in rows]).to(device).inputs)
 
-    with capturing(model, modules) as found:
+    with capturing(model, [c.boundary for c in checked]) as found:
         for part in length_batches(lengths, budget_tokens):
             for rows, _ in in_smaller_parts(part, forward):
                 for c, writer in zip(checked, writers, strict=True):
-                    kept = _kept_positions(found[c.boundary.module], c.boundary, lengths[rows])
+                    kept = _kept_positions(found[c.boundary], c.boundary, lengths[rows])
                     values = kept.cpu().numpy().astype(writer.values.dtype)
                     if not np.isfinite(values).all():
                         raise Refused(f"a value that enters {c.boundary.group} is not finite in {c.dtype}")
@@ -300,7 +322,7 @@ def _pass(
 
 
 def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarray) -> torch.Tensor:
-    """(batch, length, width), (batch, 1, width) or (batch, width): what is read above the boundary."""
+    """(batch, length, width), (batch, 1, width) or (batch, *shape): what is read above the boundary."""
     if boundary.reads == "last":
         return hidden[torch.arange(len(lengths)), torch.as_tensor(lengths) - 1].unsqueeze(1)
     if boundary.reads == "first":
@@ -309,8 +331,11 @@ def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarra
 
 
 def shortened(example: Example, boundary: Boundary) -> Example:
-    """The example with one token, the one that is read or any other: the model then pools a row of length 1."""
-    if boundary.reads == "all":
+    """The example with one token, the one that is read or any other: the model then pools a row of length 1.
+
+    What is not text stays as it is, as does text that the model looks at above the boundary too.
+    """
+    if boundary.reads == "all" or boundary.keeps_inputs or "input_ids" not in example.inputs:
         return example
     place = example.length - 1 if boundary.reads == "last" else 0
     inputs = {k: v[place : place + 1] for k, v in example.inputs.items()}
@@ -324,11 +349,14 @@ def _device_of(model: nn.Module) -> torch.device:
 def inputs_like(
     task: Task, model: nn.Module, examples: Sequence[Example]
 ) -> Callable[[int, int], dict[str, torch.Tensor]]:
-    """Valid model inputs of any size, made from a real row."""
+    """Valid model inputs of any size, made from a real row; of what is not text only the number of rows varies."""
+    if not _is_text(examples):
+        return lambda rows, tokens: task.collate([examples[0]] * rows).to(_device_of(model)).inputs
     ids = max(examples, key=lambda e: e.length).inputs["input_ids"]
 
     def make(rows: int, tokens: int) -> dict[str, torch.Tensor]:
         repeated = np.resize(ids, tokens).astype(np.int32)
+        repeated[-1] = ids[-1]  # BART and T5 look for the end token
         example = Example({"input_ids": repeated}, examples[0].target, examples[0].row, tokens)
         return task.collate([example] * rows).to(_device_of(model)).inputs
 

@@ -2,11 +2,13 @@
 
 The model's own forward runs as always, so that masks, positions and rotary embeddings are computed by the model itself.
 A module with weights below the boundary returns zeros of the shape it would return; modules without weights really run.
+Where an encoder's output was recorded, the encoder alone is replaced: what the decoder makes of its own inputs is not
+recorded and really runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from unfreeze.activations.boundary import Boundary, first_tensor, replaced
+from unfreeze.activations.boundary import Boundary, first_tensor, pre_hooks, replaced
 from unfreeze.models.layers import LayerGroups
 
 # Sizes by which the batch and the length are told apart from the fixed dimensions of an output.
@@ -30,7 +32,7 @@ class Replay:
         boundary: Where to feed.
         inputs: Makes valid model inputs of (rows, tokens), to learn the shapes of the outputs below.
 
-    Use `installed` around training and evaluation, and set `current` before each forward.
+    Use `installed` around training and evaluation, and `show` the recorded tensor before each forward.
     """
 
     def __init__(
@@ -42,9 +44,13 @@ class Replay:
     ) -> None:
         self.model, self.boundary = model, boundary
         self._current: torch.Tensor | None = None
+        self._tokens = 0
         self._is_fed = False
         self._stand_ins: list[tuple[nn.Module, Callable[..., Any]]] = []
-        below = [m for name in boundary.below for m in groups.modules(name)]
+        if boundary.side == "output":
+            below = [model.get_submodule(boundary.module)]
+        else:
+            below = [m for name in boundary.below for m in groups.modules(name)]
         modules = [m for m in below if any(True for _ in m.parameters())]
         shapes = [_output_shapes(model, modules, inputs(*size)) for size in _SIZES]
         for module in modules:
@@ -52,38 +58,43 @@ class Replay:
             if id(module) in shapes[0]:
                 self._stand_ins.append((module, _stand_in(shapes[0][id(module)], shapes[1][id(module)], self)))
 
-    @property
-    def current(self) -> torch.Tensor | None:
-        """What the next forward reads at the boundary."""
-        return self._current
-
-    @current.setter
-    def current(self, recorded: torch.Tensor | None) -> None:
-        self._current, self._is_fed = recorded, False
+    def show(self, recorded: torch.Tensor | None, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Say what the next forward reads at the boundary, and the inputs that it gets."""
+        assert recorded is not None, "no recorded tensor was set for this forward"
+        self._current, self._tokens, self._is_fed = recorded, _tokens_in(inputs), False
 
     @contextmanager
     def installed(self) -> Iterator[Replay]:
-        """Inside the block the model reads `current` at the boundary; afterwards it is itself again."""
-        entry = self.model.get_submodule(self.boundary.module)
-        handle = entry.register_forward_pre_hook(self._feed, with_kwargs=True)
-        for module, stand_in in self._stand_ins:
-            module.forward = stand_in  # type: ignore[method-assign]
-        try:
-            yield self
-        finally:
-            handle.remove()
-            for module, _ in self._stand_ins:
-                del module.forward
+        """Inside the block the model reads what is shown at the boundary; afterwards it is itself again."""
+        hooks = {self.boundary.module: self._feed} if self.boundary.side == "input" else {}
+        with pre_hooks(self.model, hooks):
+            for module, stand_in in self._stand_ins:
+                module.forward = stand_in  # type: ignore[method-assign]
+            try:
+                yield self
+            finally:
+                for module, _ in self._stand_ins:
+                    del module.forward
 
     def _feed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_fed:
             return None  # the module is called again further up (one dropout used twice)
         self._is_fed = True
-        assert self.current is not None, "no recorded tensor was set for this forward"
         entering = first_tensor(args, kwargs)
-        recorded = self.current.to(entering.dtype)
-        assert recorded.shape == entering.shape, f"recorded {tuple(recorded.shape)}, wanted {tuple(entering.shape)}"
-        return replaced(args, kwargs, entering, recorded)
+        return replaced(args, kwargs, entering, self._in_place_of(entering))
+
+    def zeros(self, sizes: Sequence[int | str], dtype: torch.dtype) -> torch.Tensor:
+        """Zeros that take no memory; ``rows`` and ``tokens`` among the sizes are those of the current batch."""
+        assert self._current is not None, "no recorded tensor was set for this forward"
+        now = {"rows": self._current.shape[0], "tokens": self._tokens}
+        shape = [now[size] if isinstance(size, str) else size for size in sizes]
+        return torch.zeros((), dtype=dtype, device=self._current.device).expand(shape)
+
+    def _in_place_of(self, zeros: torch.Tensor) -> torch.Tensor:
+        assert self._current is not None, "no recorded tensor was set for this forward"
+        recorded = self._current.to(zeros.dtype)
+        assert recorded.shape == zeros.shape, f"recorded {tuple(recorded.shape)}, wanted {tuple(zeros.shape)}"
+        return recorded
 
 
 def _output_shapes(model: nn.Module, modules: list[nn.Module], inputs: dict[str, torch.Tensor]) -> dict[int, Any]:
@@ -100,8 +111,12 @@ def _output_shapes(model: nn.Module, modules: list[nn.Module], inputs: dict[str,
     finally:
         for handle in handles:
             handle.remove()
-    rows, tokens = inputs["input_ids"].shape
-    return {key: (value, rows, tokens) for key, value in found.items()}
+    rows = len(next(iter(inputs.values())))
+    return {key: (value, rows) for key, value in found.items()}
+
+
+def _tokens_in(inputs: Mapping[str, torch.Tensor]) -> int:
+    return inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
 
 
 class _Shape:
@@ -111,13 +126,12 @@ class _Shape:
         self.shape, self.dtype = shape, dtype
 
 
-def _stand_in(one: tuple[Any, int, int], two: tuple[Any, int, int], replay: Replay) -> Callable[..., Any]:
+def _stand_in(one: tuple[Any, int], two: tuple[Any, int], replay: Replay) -> Callable[..., Any]:
     """A forward that returns zeros shaped like the module's output for whatever batch comes.
 
-    Dimensions that changed between the two sizes as the batch or the length did are taken from the current batch; the
-    current batch is read off the recorded tensor.
+    Dimensions that changed between the two sizes as the batch or the length did are taken from the current batch.
     """
-    (tree_one, rows_one, _), (tree_two, rows_two, _) = one, two
+    (tree_one, rows_one), (tree_two, rows_two) = one, two
     leaves_one, structure = pytree.tree_flatten(tree_one)
     leaves_two, _ = pytree.tree_flatten(tree_two)
     plans = []
@@ -134,15 +148,10 @@ def _stand_in(one: tuple[Any, int, int], two: tuple[Any, int, int], replay: Repl
         plans.append((tuple(sizes), a.dtype))
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        assert replay.current is not None
-        device = replay.current.device
-        now = {"rows": replay.current.shape[0], "tokens": replay.current.shape[1] if replay.current.ndim == 3 else 1}
-        leaves = [
-            torch.zeros((), dtype=plan[1], device=device).expand([now.get(s, s) for s in plan[0]])  # type: ignore[call-overload]
-            if isinstance(plan, tuple)
-            else plan
-            for plan in plans
-        ]
+        leaves = [replay.zeros(*plan) if isinstance(plan, tuple) else plan for plan in plans]
+        if replay.boundary.side == "output":
+            first = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+            leaves[first] = replay._in_place_of(leaves[first])
         return pytree.tree_unflatten(leaves, structure)
 
     return forward

@@ -66,14 +66,14 @@ class RecordedRows(Rows):
         positions = [self._position[e.row, e.part] for e in examples]
         if self.boundary.reads == "all":
             recorded = self.store.padded(positions, batch.inputs["input_ids"].shape[1])
+        elif self.boundary.reads == "row":
+            recorded = self.store.vectors(positions).reshape(len(positions), *self.boundary.shape)
         else:
-            recorded = self.store.vectors(positions)
-            if self.boundary.reads != "vector":
-                recorded = recorded[:, None]
+            recorded = self.store.vectors(positions)[:, None]
         return replace(batch, recorded=torch.from_numpy(recorded))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
-        self.replay.current = batch.recorded
+        self.replay.show(batch.recorded, batch.inputs)
         return self.task.loss(model, batch)
 
     @contextmanager

@@ -27,7 +27,7 @@ import numpy as np
 
 from unfreeze import durable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _LOCK_PREFIX = ".lock-"
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
