@@ -9,6 +9,7 @@ kind            question
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
+``flat``        does the memory of training on recorded inputs grow with them, and their disk beyond the plan?
 ``plan``        do the plan's forecasts of time and memory come true?
 ``defaults``    what does ``unfreeze train DATA`` reach without options?
 ``transfer``    what does the builtin model bring that random weights do not?
@@ -83,7 +84,7 @@ class Cell:
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
-    return [*_timed(), *_recorded(), *_accuracy(), *_evaluation(), *_plans(), *_transfer(), *_defaults()]
+    return [*_timed(), *_recorded(), *_accuracy(), *_evaluation(), *_flat(), *_plans(), *_transfer(), *_defaults()]
 
 
 def matching(pattern: str) -> list[Cell]:
@@ -142,6 +143,11 @@ def _evaluation() -> Iterator[Cell]:
         yield Cell(f"evaluation/{rows}", "evaluation", None, None, {"rows": rows})
 
 
+def _flat() -> Iterator[Cell]:
+    for rows in (20_000, 200_000):
+        yield Cell(f"flat/{rows}", "flat", None, None, {"rows": rows})
+
+
 def _plans() -> Iterator[Cell]:
     for data, rows, schedule, epochs in (
         ("sst2", 1000, "head", 2),
@@ -193,6 +199,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
         "evaluation": _run_evaluation,
+        "flat": _run_flat,
         "plan": _run_plan,
         "defaults": _run_defaults,
         "transfer": _run_transfer,
@@ -306,6 +313,13 @@ def _run_evaluation(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
 
     rows = cell.options["rows"]
     return ours.evaluation_memory(rows // 100 if tiny else rows, folder)
+
+
+def _run_flat(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    from benchmarks import ours
+
+    rows = cell.options["rows"]
+    return ours.recorded_memory(rows // 200 if tiny else rows, folder)
 
 
 def _run_plan(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,46 @@ def evaluation_memory(rows: int, folder: Path) -> dict[str, Any]:
     with meter:
         found = evaluate_rows(using.task, using.model, _made_up_rows(rows))
     return {"rows": found.rows, "memory_bytes": meter.memory_bytes, "seconds": meter.seconds}
+
+
+def recorded_memory(rows: int, folder: Path) -> dict[str, Any]:
+    """Memory of training on recorded inputs, a head phase and one that trains a layer, and the disk they took.
+
+    The model is tiny and has random weights; texts are made up, of 62 tokens each.
+    """
+    from unfreeze.api import train
+
+    draw = np.random.default_rng(0)
+    letters = draw.integers(ord("a"), ord("z") + 1, size=(rows, 6, 10), dtype=np.uint8)
+    texts = [" ".join(bytes(word).decode("ascii") for word in text) for text in letters]
+    data = [{"text": text, "label": "yes" if i % 2 else "no"} for i, text in enumerate(texts)]
+    meter = Meter()
+    with _metered(meter):
+        run = train(
+            data,
+            model=tiny_model(folder / "model"),
+            schedule=[{"span": "head", "epochs": 2}, {"span": "last(1)", "epochs": 2}],
+            output=folder / "run",
+            settings=[
+                "data.validation=0",
+                "baselines=false",
+                "train.batch_size=64",
+                f"cache.folder={folder / 'activations'}",
+            ],
+        )
+    recorded = {e.values["boundary"]: e.values["bytes"] for e in run.events("recorded")}
+    planned = {p["boundary"]: _planned_bytes(p["source_reason"]) for p in run.plan["phases"]}
+    return {
+        "rows": rows,
+        "memory_bytes": meter.memory_bytes,
+        "seconds": meter.seconds,
+        "disk_bytes": [[planned.get(boundary), found] for boundary, found in recorded.items()],
+    }
+
+
+def _planned_bytes(reason: str) -> float | None:
+    found = re.search(r"([0-9,]+) MB", reason)
+    return float(found[1].replace(",", "")) * 1e6 if found else None
 
 
 def _made_up_rows(count: int) -> Iterator[Any]:

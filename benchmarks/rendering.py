@@ -303,6 +303,24 @@ def _evaluation(done: Records) -> list[str]:
     return ["| rows | memory above the loaded model |", "|---|---|", *lines] if lines else []
 
 
+def _flat(done: Records) -> list[str]:
+    found = _of_kind(done, "flat")
+    lines = []
+    for record in found:
+        values = record.values
+        disk = ", ".join(
+            f"{happened / 1e6:,.1f} MB" + (f" ({planned / 1e6:,.0f} in the plan)" if planned else "")
+            for planned, happened in values["disk_bytes"]
+        )
+        lines.append(_row(f"{values['rows']:,}", f"{values['memory_bytes'] / 1e6:,.1f} MB", disk))
+    if len(found) > 1:
+        few, many = found[0].values, found[-1].values
+        factor = many["memory_bytes"] / max(1, few["memory_bytes"])
+        lines += ["", f"{many['rows'] / few['rows']:g} times the rows took {factor:.2f} times the memory."]
+    heading = "| rows | memory above the loaded rows and model | recorded for the head, for the upper layer |"
+    return [heading, "|---|---|---|", *lines] if lines else []
+
+
 def _plans(done: Records) -> list[str]:
     lines = []
     for record in _of_kind(done, "plan"):
@@ -365,5 +383,6 @@ _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("Without any option", _defaults),
     ("What the builtin model brings", _transfer),
     ("Memory of an evaluation", _evaluation),
+    ("Memory of training on recorded inputs", _flat),
     ("Forecasts of the plan", _plans),
 )

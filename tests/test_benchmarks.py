@@ -56,6 +56,7 @@ def test_every_question_has_its_cells() -> None:
         "tutorial": 2,
         "accuracy": 2 * 3 * 2,
         "evaluation": 2,
+        "flat": 2,
         "plan": 5,
         "defaults": 7 * 2,
         "transfer": 3 + 3 * 2,
@@ -72,7 +73,7 @@ def test_every_decision_that_a_cell_undoes_can_be_undone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "count"), [("*", 146), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
+    ("pattern", "count"), [("*", 148), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
 )
 def test_cells_are_chosen_by_pattern_or_beginning(pattern: str, count: int) -> None:
     assert len(cells.matching(pattern)) == count
@@ -232,8 +233,8 @@ def page(tmp_path: Path, *records: Record) -> str:
 
 def test_a_page_without_records_says_that_nothing_was_measured(tmp_path: Path) -> None:
     shown = page(tmp_path)
-    assert shown.count("Not measured yet.") == 9
-    assert "146 cells have not been run" in shown
+    assert shown.count("Not measured yet.") == 10
+    assert "148 cells have not been run" in shown
 
 
 def test_ratios_are_taken_within_rounds_and_shown_with_their_range(tmp_path: Path) -> None:
@@ -451,6 +452,7 @@ _TRIED = (
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
+    "flat/20000",
     "plan/sst2/gradual",
     "transfer/200/0/pretrained",
     "transfer/200/0/random",
@@ -528,6 +530,14 @@ def test_a_frozen_part_goes_once_through_the_model_where_it_is_recorded_and_not_
     assert tokens["b"] > 4 * tokens["pass"]
     assert tokens["again"] < tokens["u"]
     assert measured["recorded/head/sst2/1/again"]["training_seconds"] > 0
+
+
+def test_what_was_recorded_is_set_beside_the_plan(measured: dict[str, dict[str, Any]]) -> None:
+    found = measured["flat/20000"]
+    assert found["rows"] == 100
+    assert found["memory_bytes"] > 0
+    for _, happened in found["disk_bytes"]:
+        assert happened > 0
 
 
 def test_padding_in_the_map_runs_while_one_map_batch_holds_all_rows(measured: dict[str, dict[str, Any]]) -> None:

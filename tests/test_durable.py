@@ -256,6 +256,15 @@ def test_a_folder_that_cannot_be_written_is_a_resource_error(tmp_path: Path) -> 
         durable.write_bytes(tmp_path / "missing" / "file", b"")
 
 
+def test_what_is_neither_file_nor_folder_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "target")
+    for write in (write_new_file, publish_new):
+        with pytest.raises(ResourceError):
+            write(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["target"]
+        assert (tmp_path / "target").is_fifo()
+
+
 def test_fault_points_end_with_their_block(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), durable.fault_points(lambda operation, path: 1 / 0):
         durable.write_bytes(tmp_path / "file", b"")

@@ -60,6 +60,7 @@ def write_bytes(path: Path, content: bytes) -> None:
                 point("fsync", path)
                 os.fsync(handle.fileno())
             point("rename", path)
+            _require(path, "a file", path.is_file())
             os.replace(staged, path)
             _sync_folder(path.parent)
             point("done", path)
@@ -148,7 +149,14 @@ def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = Tru
             raise
 
 
+def _require(path: Path, kind: str, is_one: bool) -> None:
+    """Trap: root may rename over anything, /dev/null included."""
+    if path.exists() and not is_one:
+        raise OSError(f"{path} is there already and is not {kind}")
+
+
 def _swap_in(staging: Path, folder: Path) -> None:
+    _require(folder, "a folder", folder.is_dir())
     if not folder.exists():
         os.rename(staging, folder)
         return

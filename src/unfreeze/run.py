@@ -263,9 +263,10 @@ def check_is_free(folder: Path) -> None:
     Raises:
         RequestError: E-RUN-EXISTS.
     """
-    in_the_way = next((p for p in (folder, *folder.parents) if p.is_file()), None)
+    # Not only files: sockets, devices (/dev/null), links to nowhere.
+    in_the_way = next((p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()), None)
     if in_the_way is not None:
-        what = f"{in_the_way} is a file, so no run can be written there"
+        what = f"{in_the_way} is no folder, so no run can be written there"
         raise RequestError("RUN-EXISTS", what, where=str(folder), remedy="choose another folder: --output RUN")
     if folder.is_dir() and any(folder.iterdir()):
         kind = "another run" if is_run(folder) else "files"

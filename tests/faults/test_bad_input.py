@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
+import stat
 import zipfile
 from pathlib import Path
 
@@ -290,6 +292,9 @@ def test_kr_19_an_output_folder_that_holds_something():
     assert "--output out-2" in error
     put("file", "mine")
     assert planted.unfreeze("train", "x.csv", "--output", "file").err.startswith("E-RUN-EXISTS")
+    os.mkfifo("pipe")  # as /dev/null: neither file nor folder, and root may rename over it
+    assert planted.unfreeze("train", "x.csv", "--output", "pipe").err.startswith("E-RUN-EXISTS")
+    assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
 
 
 def test_cf_01_a_mistyped_setting():

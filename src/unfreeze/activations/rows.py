@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import nn
 
+from unfreeze.activations.boundary import Boundary
 from unfreeze.activations.record import Checked, shortened
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.store import Store
@@ -58,12 +59,12 @@ class RecordedRows(Rows):
     def __init__(self, rows: Rows, checked: Checked, store: Store, replay: Replay) -> None:
         self.task, self.lengths = rows.task, rows.lengths
         self.boundary, self.store, self.replay = checked.boundary, store, replay
-        self.examples = [shortened(e, checked.boundary) for e in rows.examples]
-        self._position = {(e.row, e.part): i for i, e in enumerate(self.examples)}
+        self.examples = _Shortened(rows.examples, checked.boundary)
+        self._position = _Positions(rows.examples)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         batch = self.task.collate(examples)
-        positions = [self._position[e.row, e.part] for e in examples]
+        positions = self._position.of(examples)
         if self.boundary.reads == "all":
             recorded = self.store.padded(positions, batch.inputs["input_ids"].shape[1])
         elif self.boundary.reads == "row":
@@ -80,3 +81,42 @@ class RecordedRows(Rows):
     def open(self) -> Iterator[Any]:
         with self.replay.installed():
             yield
+
+
+# Memory of a phase must not grow with the rows beyond the rows themselves: both are made without objects of their own.
+
+
+class _Shortened(Sequence[Example]):
+    """Examples as `shortened` makes them, made when they are asked for."""
+
+    def __init__(self, examples: Sequence[Example], boundary: Boundary) -> None:
+        self._examples, self._boundary = examples, boundary
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [shortened(e, self._boundary) for e in self._examples[index]]
+        return shortened(self._examples[index], self._boundary)
+
+
+class _Positions:
+    """Finds an example's place by its row and part."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        keys = np.fromiter((_key(e) for e in examples), dtype=np.int64, count=len(examples))
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def of(self, examples: Sequence[Example]) -> np.ndarray:
+        """Positions of examples that are among those given at first, (examples,)."""
+        return self._order[np.searchsorted(self._keys, [_key(e) for e in examples])]
+
+
+def _key(example: Example) -> int:
+    return example.row << 20 | example.part
