@@ -139,7 +139,11 @@ def write_events(run, validation=None, steps=50):
     noise, best = np.random.default_rng(0), np.inf
     for number, (name, _, rates) in enumerate(PHASES, start=1):
         start = steps * (number - 1)
-        run.log("phase", start, number=number, of=3, name=name, steps=steps, done=0, trainable=1_000_000, rates=rates)
+        source = "head, float16" if number == 1 else "rows"
+        if number == 1:
+            run.log("recorded", start, boundary="head", reads="row", precision="float16", bytes=5_000_000, error=2e-4)
+        run.log("phase", start, number=number, of=3, name=name, steps=steps, done=0, trainable=1_000_000, rates=rates,
+                source=source)  # fmt: skip
         for at in range(1, steps + 1):
             step = start + at
             write_step(run, step, name, at, 0.25 + 0.7 * np.exp(-step / 50) + 0.05 * noise.standard_normal())

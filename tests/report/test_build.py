@@ -184,6 +184,16 @@ def test_rates_are_listed_from_the_head_down(tmp_path):
     assert "head 0.0005, group 2 0.0001, group 1 8.5e-05, stem 7e-05" in page_of(made_up.write_run(tmp_path / "run"))
 
 
+def test_what_was_recorded_stands_beside_what_was_planned(tmp_path):
+    run = made_up.write_run(tmp_path / "run")
+    reason = "recorded at group 2, 310 MB: saves about 4 min of repeated forwards"
+    made_up.change_json(run, "plan.json", lambda p: p["phases"][1].update(source_reason=reason))
+    text = page_of(run)
+    assert reason in text
+    assert "recorded at head: 5 MB of float16; checked, outputs differ by at most 0.0002 of the largest" in text
+    assert "the rows, through the whole model" in text
+
+
 def test_a_phase_that_ended_early_says_so(tmp_path):
     run = made_up.write_run(tmp_path / "run")
     made_up.change_json(run, "plan.json", lambda p: p["phases"][2].update(steps=80))

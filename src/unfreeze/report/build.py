@@ -17,7 +17,7 @@ import numpy as np
 
 from unfreeze import durable
 from unfreeze.report import plots, wording
-from unfreeze.report.records import PhaseRecord, Records
+from unfreeze.report.records import PhaseRecord, RecordingRecord, Records
 from unfreeze.run import Run
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _phases(records: Records) -> list[dict[str, Any]]:
             "span": wording.answer(phase.get("span")),
             "rates": _rates(phase.get("learning_rates") or {}, records.groups_from_head),
             "happened": _happened(happened.get(number), phase, stopped),
+            "inputs": _inputs(happened.get(number), records.timeline.recordings),
         }
         for number, phase in enumerate(records.phases, start=1)
     ]
@@ -209,6 +210,20 @@ def _happened(record: PhaseRecord | None, phase: Mapping[str, Any], stopped: lis
     if record.steps >= planned:
         return "as planned"
     return f"{record.steps:,} of {planned:,} steps" + (", no better any more" if record.name in stopped else "")
+
+
+def _inputs(record: PhaseRecord | None, recordings: Mapping[str, RecordingRecord]) -> str:
+    """What went into the phase's trained part, and how true it was."""
+    if record is None or not record.source:
+        return ""
+    boundary, _, precision = record.source.partition(", ")
+    recording = recordings.get(boundary)
+    if recording is None:
+        return "the rows, through the whole model"
+    return (
+        f"recorded at {boundary}: {wording.size(recording.bytes)} of {precision}; checked, "
+        f"outputs differ by at most {recording.error:.1g} of the largest"
+    )
 
 
 def _rates(rates: Mapping[str, float], groups: list[str]) -> str:

@@ -128,7 +128,10 @@ class Comparison:
 
 @dataclass
 class PhaseRecord:
-    """A phase as it went: from `start` (steps done before it) to `end`."""
+    """A phase as it went: from `start` (steps done before it) to `end`.
+
+    `source` says what its inputs were: ``rows``, or a boundary of the layers and the precision that was recorded.
+    """
 
     number: int
     name: str
@@ -137,10 +140,21 @@ class PhaseRecord:
     planned_steps: int
     rates: dict[str, float]
     trainable: int | None
+    source: str
 
     @property
     def steps(self) -> int:
         return self.end - self.start
+
+
+@dataclass(frozen=True)
+class RecordingRecord:
+    """What was recorded of the frozen part at a boundary: size, precision, and the check's largest error."""
+
+    boundary: str
+    bytes: int
+    precision: str
+    error: float
 
 
 @dataclass(frozen=True)
@@ -172,6 +186,7 @@ class Timeline:
     steps: list[StepRecord] = field(default_factory=list)
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     notices: list[tuple[int, str]] = field(default_factory=list)
+    recordings: dict[str, RecordingRecord] = field(default_factory=dict)
     times_resumed: int = 0
 
     @property
@@ -221,6 +236,9 @@ class Timeline:
             elif event.kind == "phase":
                 phase = _phase_record(event)
                 phases = [*(p for p in phases if p.number != phase.number), phase]
+            elif event.kind == "recorded":
+                recording = _recording(event)
+                found.recordings[recording.boundary] = recording
             elif event.kind == "notice":
                 found.notices.append((event.step, str(values.get("text", ""))))
             elif event.kind == "not_finite":
@@ -259,6 +277,17 @@ def _phase_record(event: Event) -> PhaseRecord:
         planned_steps=int(values.get("steps") or 0),
         rates=_numbers(values.get("rates")),
         trainable=values.get("trainable"),
+        source=str(values.get("source", "")),
+    )
+
+
+def _recording(event: Event) -> RecordingRecord:
+    values = event.values
+    return RecordingRecord(
+        boundary=str(values.get("boundary", "")),
+        bytes=int(values["bytes"]) if is_number(values.get("bytes")) else 0,
+        precision=str(values.get("precision", "")),
+        error=_number_or_nan(values.get("error")),
     )
 
 
