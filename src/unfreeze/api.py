@@ -22,9 +22,17 @@ from unfreeze.costs import expect
 from unfreeze.data.columns import Roles
 from unfreeze.data.sources import read
 from unfreeze.data.table import Table
-from unfreeze.errors import DataError, Interrupted, ModelError, RecipeError, RequestError, UnfreezeError
+from unfreeze.errors import (
+    DataError,
+    Interrupted,
+    ModelError,
+    RecipeError,
+    RequestError,
+    ResourceError,
+    UnfreezeError,
+)
 from unfreeze.evaluation import evaluate_rows
-from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.machine import find_machine, free_disk_bytes, peak_memory_bytes, set_up
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
 from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
 from unfreeze.randomness import seed_all
@@ -137,6 +145,7 @@ def train(
     with stop_on_signals() as stop:
         prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
         _show_plan(plan_, console)
+        _require_disk(plan_, asked)
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
         run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
@@ -461,6 +470,23 @@ def _plan(
     plan_ = make(prepared, machine)
     expect(plan_, prepared)
     return prepared, plan_
+
+
+def _require_disk(plan_: Plan, asked: Recipe) -> None:
+    """A run that will not fit ends before its first step, not at a checkpoint hours later.
+
+    Raises:
+        ResourceError: E-DISK.
+    """
+    where = asked.output or RUNS_FOLDER
+    wanted, free = plan_.expected.get("disk_bytes", 0), free_disk_bytes(where)
+    if wanted > free:
+        raise ResourceError(
+            "DISK",
+            f"the run needs about {wanted / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
+            where=str(where),
+            remedy="another disk: --output RUN\nor fewer weights trained: --schedule head, or last(1)",
+        )
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

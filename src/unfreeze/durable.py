@@ -250,14 +250,29 @@ def _sync_folder(folder: Path) -> None:
         _sync_file(folder)
 
 
+def _cause_of_failed_write(error: Exception) -> str | None:
+    """What the system said of a write, None for other errors.
+
+    Trap: safetensors writes in Rust, and what the system says comes as an error of its own.
+    """
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
+        return str(error).split("I/O error:")[-1].strip()
+    return None
+
+
 @contextlib.contextmanager
 def _as_resource_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        cause = _cause_of_failed_write(error)
+        if cause is None:
+            raise
         raise ResourceError(
             "DISK",
-            f"cannot write {path.name}: {error.strerror or error}",
+            f"cannot write {path.name}: {cause}",
             where=str(path.parent),
             remedy="free some space there, or choose another folder with --output; then: unfreeze resume",
         ) from error

@@ -1,0 +1,154 @@
+"""Limits of the operating system, met for real: a run ends with a sentence, and goes on when there is room again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import planted
+import pytest
+import small
+
+from unfreeze import api
+from unfreeze.durable import sha256_of_file
+from unfreeze.errors import ResourceError
+from unfreeze.testing import tiny_model
+
+COMMAND = [sys.executable, "-m", "unfreeze"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("limits")
+    rows = small.reviews(40)
+    lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows)]
+    (folder / "reviews.csv").write_text("\n".join(lines) + "\n")
+    tiny_model(folder / "tiny", texts=[row["text"] for row in rows])
+    recipe = {
+        "data": {"source": str(folder / "reviews.csv"), "validation": 0.2},
+        "model": str(folder / "tiny"),
+        "schedule": [{"span": "head", "epochs": "4 steps"}, {"span": "all", "epochs": "4 steps"}],
+        "train": {"batch_size": 8, "threads": 1},
+        "cache": {"folder": str(folder / "cache")},
+        "baselines": False,
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
+    return folder
+
+
+def train(place, output, **changes):
+    return api.train(recipe=place / "recipe.yaml", output=output, **changes)
+
+
+def weights_of(folder):
+    return sha256_of_file(Path(folder) / "model" / "model.safetensors")
+
+
+def limited(limit, *command):
+    """The command in a process of its own under a limit of the system."""
+    code = (
+        f"import resource, runpy, sys; resource.setrlimit(*{limit}); runpy.run_module('unfreeze', run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_rs_01_a_limit_on_the_size_of_files_ends_the_run_which_goes_on_without_it(place, tmp_path):
+    recipe = str(place / "recipe.yaml")
+    kilobytes = (place / "tiny" / "model.safetensors").stat().st_size // 1024
+    limit = f"(resource.RLIMIT_FSIZE, ({kilobytes * 512}, {kilobytes * 512}))"
+    said = limited(limit, "train", recipe, "--output", str(tmp_path / "run"))
+    assert said.returncode == 6, said.stderr
+    assert "E-DISK" in said.stderr
+    assert "Traceback" not in said.stderr
+    again = subprocess.run([*COMMAND, "resume", str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert weights_of(tmp_path / "run") == weights_of(train(place, tmp_path / "unbroken").folder)
+
+
+def test_rs_03_a_run_that_will_not_fit_on_the_disk_does_not_begin(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "free_disk_bytes", lambda folder: 1000)
+    with pytest.raises(ResourceError, match=r"needs about .* GB of disk, 0\.00 GB are free") as caught:
+        train(place, tmp_path / "run")
+    assert caught.value.exit_status == 6
+    assert not (tmp_path / "run").exists()
+
+
+def test_rs_05_memory_that_ends_while_reading_is_told_with_what_to_do(place, tmp_path, monkeypatch):
+    from unfreeze import preparation
+
+    def fails(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(preparation, "read", fails)
+    said = planted.unfreeze("train", place / "recipe.yaml", "--output", tmp_path / "run")
+    assert (said.status, "E-MEMORY: " in said.err) == (6, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rs_12_sixty_four_open_files_are_enough(place, tmp_path):
+    said = limited(
+        "(resource.RLIMIT_NOFILE, (64, 64))",
+        "train", str(place / "recipe.yaml"), "--output", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+
+
+def stopped(place, output):
+    """A run that was asked to stop after its fifth step."""
+    from unfreeze.errors import Interrupted
+
+    with pytest.raises(Interrupted):
+        train(place, output, observers=[lambda event: event.kind == "step" and event.step == 5])
+    return output
+
+
+def test_kr_18_a_run_that_was_moved_goes_on_from_any_folder(place, tmp_path, monkeypatch):
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    stopped(place, tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere" / "renamed run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert weights_of(api.resume("renamed run").folder) == wanted
+    stopped(place, tmp_path / "other")
+    shutil.copytree(tmp_path / "other", tmp_path / "copy", copy_function=shutil.copy)  # without the times
+    assert weights_of(api.resume(tmp_path / "copy").folder) == wanted
+
+
+def test_kr_14_the_newest_checkpoint_is_not_told_by_its_time(place, tmp_path):
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    run = stopped(place, tmp_path / "run")
+    checkpoints = sorted((run / "checkpoints").glob("step-*"))
+    assert len(checkpoints) > 1
+    for number, path in enumerate(checkpoints):
+        for file in (*path.rglob("*"), path):
+            os.utime(file, (10**9 - number * 10**5,) * 2)  # the later, the older
+    assert weights_of(api.resume(run).folder) == wanted
+
+
+def test_kr_13_killed_right_after_the_request_to_stop(place, tmp_path):
+    """The checkpoint of the request may be half-written: the one before is used, or it is whole."""
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    for number, grace in enumerate((0.0, 0.05)):
+        output = tmp_path / f"run {number}"
+        process = subprocess.Popen(
+            [*COMMAND, "train", str(place / "recipe.yaml"), "--output", str(output), "--set", "train.threads=1"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        log = output / "events.jsonl"
+        while process.poll() is None and not (log.is_file() and '"kind": "step"' in log.read_text()):
+            pass
+        process.terminate()
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        assert weights_of(api.resume(output).folder) == wanted
