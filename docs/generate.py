@@ -1,4 +1,4 @@
-"""Write the parts of the documents that follow from the code: docs/errors.md, and the table of keys in docs/recipes.md.
+"""Write the parts of the documents that follow from the code: errors, keys of recipes, faults and their tests.
 
 ``python docs/generate.py`` writes them; a test says when they are out of date.
 """
@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import yaml
 
 import unfreeze
 from unfreeze import errors, recipe
@@ -123,16 +126,57 @@ def keys_table() -> str:
     return "\n".join(["| key | meaning |", "| --- | --- |", *rows])
 
 
-def recipes_page(text: str) -> str:
-    """docs/recipes.md with its table of keys anew."""
+def faults_tables() -> str:
+    """What can go wrong, what happens then, and the tests that show it, from docs/faults.yaml.
+
+    Raises:
+        LookupError: A test that is named there does not exist.
+    """
+    lines = []
+    for section, faults in yaml.safe_load((DOCS / "faults.yaml").read_text(encoding="utf-8")).items():
+        lines += ["", f"**{section}**", "", "| id | fault | what happens | tests |", "| --- | --- | --- | --- |"]
+        for name, fault in faults.items():
+            counts = [f"`{test.split('::')[0]}` ({len(_tests_named(test))})" for test in _one_a_file(fault["tests"])]
+            lines.append(f"| {name} | {fault['fault']} | {fault['happens']} | {', '.join(counts)} |")
+    return "\n".join(lines[1:])
+
+
+def _one_a_file(tests: list[str]) -> list[str]:
+    """Patterns of the same file joined by ``|``."""
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        file, _, pattern = test.partition("::")
+        files.setdefault(file, []).append(pattern)
+    return [f"{file}::{'|'.join(patterns)}" for file, patterns in files.items()]
+
+
+def _tests_named(test: str) -> set[str]:
+    file, _, patterns = test.partition("::")
+    tree = ast.parse((DOCS.parent / "tests" / file).read_text(encoding="utf-8"))
+    known = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    found: set[str] = set()
+    for pattern in patterns.split("|"):
+        matching = fnmatch.filter(known, pattern)
+        if not matching:
+            raise LookupError(f"docs/faults.yaml names {pattern} in tests/{file}, which is not there")
+        found.update(matching)
+    return found
+
+
+def with_generated(text: str, generated: str) -> str:
+    """A document with what stands between the two marks anew."""
     head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{keys_table()}\n{END}{rest.split(END)[1]}"
+    return f"{head}{BEGIN}\n{generated}\n{END}{rest.split(END)[1]}"
 
 
 def pages() -> dict[Path, str]:
     """Each generated document with what should stand in it."""
-    recipes = DOCS / "recipes.md"
-    return {DOCS / "errors.md": errors_page(), recipes: recipes_page(recipes.read_text(encoding="utf-8"))}
+    recipes, reliability = DOCS / "recipes.md", DOCS / "reliability.md"
+    return {
+        DOCS / "errors.md": errors_page(),
+        recipes: with_generated(recipes.read_text(encoding="utf-8"), keys_table()),
+        reliability: with_generated(reliability.read_text(encoding="utf-8"), faults_tables()),
+    }
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import small
 
 from unfreeze import api
 from unfreeze.durable import sha256_of_file
-from unfreeze.errors import ResourceError
+from unfreeze.errors import RequestError, ResourceError
+from unfreeze.run import Run
 from unfreeze.testing import tiny_model
 
 COMMAND = [sys.executable, "-m", "unfreeze"]
@@ -152,3 +153,10 @@ def test_kr_13_killed_right_after_the_request_to_stop(place, tmp_path):
             process.kill()
         process.wait()
         assert weights_of(api.resume(output).folder) == wanted
+
+
+def test_kr_17_a_run_that_another_process_works_on_is_left_to_it(place, tmp_path):
+    run = stopped(place, tmp_path / "run")
+    with Run(run).held(), pytest.raises(RequestError, match=f"another process works on this run: {os.getpid()} on"):
+        api.resume(run)
+    assert api.resume(run).status.state == "done", "the hold ended with its owner"
