@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +31,11 @@ def place(tmp_path_factory):
         first = unfreeze("train", "reviews.csv", *planted.QUICK, "--json")
         assert first.status == 0, first.err
         yield SimpleNamespace(folder=folder, run="runs/reviews", first=first, patch=patch)
+
+
+@pytest.fixture
+def run(place):
+    return place.folder / place.run
 
 
 def table(path):
@@ -403,3 +412,71 @@ def test_options_reach_the_api_as_they_were_given(monkeypatch):
         "settings": ["a=1", "b=2"],
         "allow_remote_code": True,
     }
+
+
+def test_a_column_that_is_called_like_an_answer_keeps_its_values(run, tmp_path):
+    rows = "text,label,predicted_label,probability\nWorks as promised.,x,mine,7\n"
+    (tmp_path / "in.csv").write_text(rows)
+    assert planted.unfreeze("predict", run, tmp_path / "in.csv", "--output", tmp_path / "out.csv").status == 0
+    with open(tmp_path / "out.csv", encoding="utf-8", newline="") as handle:
+        [row] = csv.DictReader(handle)
+    assert (row["label"], row["predicted_label"], row["probability"]) == ("x", "mine", "7")
+    assert row["predicted_label_2"] in ("negative", "positive")
+    assert float(row["predicted_probability"]) <= 1
+
+
+def test_thousands_of_threads_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planted.reviews("reviews.csv")
+    said = planted.unfreeze("plan", "reviews.csv", "--set", "train.threads=8000")
+    assert said.status == 2
+    assert "E-RECIPE-VALUE: 8000 threads are more than this machine" in said.err
+
+
+def test_a_configuration_that_contradicts_itself_is_a_broken_model(tmp_path, monkeypatch):
+    from unfreeze.testing import tiny_model
+
+    monkeypatch.chdir(tmp_path)
+    planted.reviews("reviews.csv")
+    folder = tiny_model("odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 33, "num_attention_heads": 2}))
+    said = planted.unfreeze("plan", "reviews.csv", "--model", "odd")
+    assert said.status == 4, said.err
+
+
+def test_a_finished_run_that_lost_its_model_gets_it_back(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    shutil.rmtree(copy / "model")
+    assert "unfreeze resume" in planted.unfreeze("predict", copy, "Works as promised.").err
+    assert planted.unfreeze("resume", copy).status == 0
+    answers = [planted.unfreeze("predict", r, "Works as promised.", "--json").out for r in (run, copy)]
+    assert answers[0] == answers[1]
+
+
+def test_a_report_of_a_finished_run_says_nothing_of_what_is_missing(run):
+    page = (Path(run) / "report.html").read_text()
+    assert "not measured" not in page
+    assert "not been written" not in page
+
+
+def test_the_card_shows_python_that_can_be_pasted(run):
+    card = (Path(run) / "model" / "README.md").read_text()
+    assert '.predict(["This is a short example text."])' in card
+
+
+@pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
+def test_an_output_that_cannot_be_written_is_no_error_of_ours(run, redirect):
+    command = f"{sys.executable} -m unfreeze predict {run} hello {redirect}"
+    said = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in said.stderr
+    assert said.returncode == (6 if "full" in redirect else 0), said.stderr
+
+
+def test_an_old_terminal_gets_what_it_can_show(run):
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    said = subprocess.run(
+        [sys.executable, "-m", "unfreeze", "predict", str(run), "Schön \U0001f600"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,7 +72,8 @@ def write(
 ) -> int:
     """Write every row of `data` with its answer; the file appears when it is complete.
 
-    The user's own columns come first and keep their names; an answer of the same name is called ``predicted_...``.
+    The user's own columns come first and keep their names; an answer of the same name is called ``predicted_...``, and
+    ``predicted_..._2`` where that is the user's, too.
 
     Args:
         path: A .csv or .jsonl file that does not exist.
@@ -118,7 +120,15 @@ def _put_all(rows: Iterable[dict[str, Any]], put: Callable[[dict[str, Any]], Non
 
 
 def _beside(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    return {**own, **{(f"predicted_{name}" if name in own else name): value for name, value in record.items()}}
+    merged = dict(own)
+    for name, value in record.items():
+        merged[_free_name(name, merged)] = value
+    return merged
+
+
+def _free_name(name: str, taken: Container[str]) -> str:
+    candidates = itertools.chain([name, f"predicted_{name}"], (f"predicted_{name}_{n}" for n in itertools.count(2)))
+    return next(c for c in candidates if c not in taken)
 
 
 def _json_lines(handle: TextIO) -> Callable[[dict[str, Any]], None]:

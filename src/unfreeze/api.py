@@ -179,7 +179,7 @@ def resume(
         RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels or weights are not those it was started with.
     """
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
-    if found.status.state == "done":
+    if found.status.state == "done" and _is_written(found):
         return found
     for folder in (found.folder, found.model_folder):
         for sentence in durable.recover(folder):

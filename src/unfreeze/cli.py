@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -208,6 +209,7 @@ def predict(
 
     if output_file is not None:
         answers.check_target(Path(output_file))
+    inputs = [_as_typed(text) for text in inputs]
     is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
@@ -412,6 +414,7 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Run the command; every foreseen failure is one block on standard error and its exit status."""
+    _prepare_streams()
     try:
         code = app(prog_name="unfreeze", standalone_mode=False)
         sys.stdout.flush()
@@ -434,6 +437,24 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _as_typed(text: str) -> str:
+    """An argument as UTF-8, whatever the locale made of its bytes."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere; characters that an old terminal does not have become ``\\u2019``."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _foreseen(error: Exception) -> UnfreezeError | None:
     """What to tell the person; None for what is nobody's fault but ours."""
     if isinstance(error, UnfreezeError):
@@ -445,6 +466,10 @@ def _foreseen(error: Exception) -> UnfreezeError | None:
 
         if is_out_of_memory(error):
             return not_enough_memory()
+    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+        # Trap: what is left in the buffer would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return ResourceError("DISK", f"the output cannot be written: {error.strerror}", where="standard output")
     if isinstance(error, OSError) and error.filename is not None:
         return ResourceError("DISK", f"{error.strerror or error}", where=str(error.filename))
     return None

@@ -19,7 +19,8 @@ import torch
 
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
-from unfreeze.machine import free_disk_bytes, peak_memory_bytes, resident_memory_bytes
+from unfreeze.errors import ModelError
+from unfreeze.machine import free_disk_bytes, is_out_of_memory, peak_memory_bytes, resident_memory_bytes
 from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, PlannedPhase, model_config
 from unfreeze.preparation import Prepared
@@ -64,13 +65,23 @@ class _Rates:
 
 
 def expect(plan: Plan, prepared: Prepared) -> None:
-    """Fill ``plan.expected``; a model too large to measure gets no figures, and the plan says so."""
+    """Fill ``plan.expected``; a model too large to measure gets no figures, and the plan says so.
+
+    Raises:
+        ModelError: E-MODEL-BROKEN, where the configuration contradicts itself.
+    """
     weights = sum(g["parameters"] for g in plan.groups)
     if weights > _LARGEST_PROBED_PARAMETERS or plan.machine["device"] != "cpu":
         plan.expected = {"note": "not estimated: only models below a billion parameters on a CPU are measured here"}
         return
     level = resident_memory_bytes()
-    rates = _measure(plan, prepared)
+    try:
+        rates = _measure(plan, prepared)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
+        what = f"a model of this configuration cannot be run on these rows: {str(error).splitlines()[0]}"
+        raise ModelError("MODEL-BROKEN", what, where=prepared.source.name) from error
     seconds = _train_seconds(plan, prepared, rates)
     # Where little trains, the measurement itself, which trains all, may be the widest moment: it has been.
     memory = max(level + _train_memory(plan, prepared, rates), peak_memory_bytes())

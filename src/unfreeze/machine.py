@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfreeze.errors import ResourceError
+from unfreeze.errors import RecipeError, ResourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,9 +44,19 @@ class Machine:
 
 
 def find_machine(threads: int | None = None) -> Machine:
-    """The machine as torch sees it; `threads` is what the recipe asks for."""
+    """The machine as torch sees it; `threads` is what the recipe asks for.
+
+    Raises:
+        RecipeError: E-RECIPE-VALUE, for more threads than could ever help: thousands end the process.
+    """
     import torch
 
+    most = max(64, 4 * (os.cpu_count() or 1))
+    if threads is not None and threads > most:
+        what = f"{threads} threads are more than this machine with {os.cpu_count()} cores can use"
+        raise RecipeError(
+            "RECIPE-VALUE", what, where="train.threads", remedy=f"at most {most}; leave it out for all cores"
+        )
     count = threads or torch.get_num_threads()
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()

@@ -21,7 +21,7 @@ from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.store import default_folder
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
-from unfreeze.errors import RecipeError
+from unfreeze.errors import ModelError, RecipeError
 from unfreeze.machine import Machine, free_disk_bytes
 from unfreeze.models.layers import HEAD, LayerGroups
 from unfreeze.models.loading import ModelSource
@@ -207,6 +207,7 @@ def make(prepared: Prepared, machine: Machine) -> Plan:
 
     Raises:
         RecipeError: A span or pattern that matches nothing, phases that cannot be, settings that contradict each other.
+        ModelError: E-MODEL-BROKEN, for a configuration that contradicts itself.
     """
     return _Decisions(prepared, machine).plan()
 
@@ -218,8 +219,12 @@ class _Decisions:
         self.prepared, self.machine, self.recipe = prepared, machine, prepared.recipe
         self.choices: list[Choice] = []
         self.warnings: list[str] = list(prepared.data_facts.warnings())
-        with torch.device("meta"):
-            self.groups = LayerGroups.of(prepared.task.skeleton(prepared.config))
+        try:
+            with torch.device("meta"):
+                self.groups = LayerGroups.of(prepared.task.skeleton(prepared.config))
+        except (ValueError, RuntimeError, TypeError) as error:
+            what = f"no model can be made of this configuration: {str(error).splitlines()[0]}"
+            raise ModelError("MODEL-BROKEN", what, where=prepared.source.name) from error
 
     def plan(self) -> Plan:
         self._said("model", self.prepared.source.name, self.recipe.sources.get("model"), self._why_model())

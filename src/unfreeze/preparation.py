@@ -154,8 +154,8 @@ def prepare(
 
 
 def _labels(tables: dict[str, Table], roles: Roles, targets: Any) -> dict[str, list[Any]] | None:
-    """Every row's label as the facts count them: class names, lists of names for multi-label; None for numbers."""
-    if targets is None or targets.problem_type == "regression":
+    """Every row's label as the facts count them: class names, lists of names for multi-label, numbers."""
+    if targets is None:
         return None
     return {name: [targets.names(row, roles.label) for row in table] for name, table in tables.items()}
 

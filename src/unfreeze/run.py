@@ -88,6 +88,10 @@ class Status:
     time: float = field(default_factory=time.time)
 
 
+# Records that are objects; the others may be lists.
+_OBJECTS = ("status.json", "plan.json", "all_results.json", "summary.json")
+
+
 class Run:
     """The folder of one run.
 
@@ -217,7 +221,10 @@ class Run:
             RequestError: E-RUN-MISSING, when the record has no default and is missing or damaged.
         """
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            if name in _OBJECTS and not isinstance(found, dict):
+                raise ValueError("not an object")
+            return found
         except FileNotFoundError:
             if default is not None:
                 return default

@@ -261,3 +261,37 @@ def test_another_order_of_the_classes_keeps_their_counts() -> None:
     space = learn_labels(["a", "b", "b"]).in_order_of(["b", "a"])
     assert (space.labels, space.counts) == (("b", "a"), (2, 1))
     assert target(space, "b") == 0
+
+
+# slips of the pen, with their row
+
+
+@pytest.mark.parametrize(
+    ("values", "what", "row"),
+    [
+        ([["a"], ["b", None]], "missing", 1),
+        ([*(str(n / 2) for n in range(30)), "1o.5"], "'1o.5' is not a number, though", 30),
+        ([*(str(n / 4) for n in range(30)), "14,5"], "'14,5' is not a number, though", 30),
+        ([1.5, None, float("inf")], "inf is not a number", 2),
+        ([1.5, 2.5, 5.5e300], "larger than a model can predict", 2),
+    ],
+)
+def test_a_label_that_cannot_be_is_refused_with_its_row(values: list[Any], what: str, row: int) -> None:
+    with pytest.raises(DataError, match=what) as caught:
+        learn_labels(values, place=lambda i: f"x.csv:{i}")
+    assert caught.value.where == f"x.csv:{row}"
+
+
+def test_classes_with_a_few_numbers_among_them_are_classes() -> None:
+    assert len(learn_labels(["1", "2", "3", "many", "few"] * 9).labels) == 5
+
+
+def test_identifiers_of_hundreds_of_digits_are_classes() -> None:
+    names = [str(10**400), str(10**400 + 1)]
+    assert set(learn_labels(names).labels) == set(names)
+    assert len(learn_labels([10**400, 10**400 + 1]).labels) == 2
+
+
+def test_lists_that_are_all_empty_name_no_label() -> None:
+    with pytest.raises(DataError, match="every list is empty"):
+        learn_labels([[], []])

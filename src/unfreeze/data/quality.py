@@ -359,7 +359,7 @@ def _quantiles(lengths: NDArray[Any]) -> dict[str, int]:
 
 def _count_labels(split: SplitFacts, labels: list[Any]) -> None:
     known = [label for label in labels if not _is_missing(label)]
-    if known and all(isinstance(label, int | float) for label in known) and any(label % 1 for label in known):
+    if known and all(isinstance(label, float) for label in known):
         split.label_range = (float(min(known)), float(np.mean(known)), float(max(known)))
         return
     counts: dict[str, int] = {}

@@ -243,9 +243,8 @@ def _run_facts(records: Records) -> Iterator[tuple[str, str, str]]:
     taken = training.get("steps", timeline.last_step or None)
     yield "Optimizer steps", wording.count(planned), wording.count(taken)
     yield "Training time", _if_known(seconds, wording.duration), _if_known(training.get("runtime"), wording.duration)
-    whole = expected.pop("total_seconds", None), records.summary.get("seconds")
-    if any(v is not None for v in whole):
-        yield "Whole run", _if_known(whole[0], wording.duration), _if_known(whole[1], wording.duration)
+    if (whole := expected.pop("total_seconds", None)) is not None:
+        yield "Whole run", wording.duration(whole), ""
     yield "Peak memory", _if_known(memory, wording.size), _if_known(training.get("peak_memory_bytes"), wording.size)
     if (disk := expected.pop("disk_bytes", None)) is not None:
         yield "Disk", wording.size(disk), ""

@@ -84,8 +84,13 @@ class Predictor:
     def rows(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Row]:
         """Rows of the task's columns from loose inputs."""
         columns = self.task.roles.text
+        if not isinstance(inputs, Iterable):
+            raise DataError("DATA-ROW", f"inputs are texts in a list, not {type(inputs).__name__}", where="inputs")
         for index, item in enumerate(inputs):
             place = f"input {index + 1}"
+            if not isinstance(item, str | Sequence | Mapping):
+                what = f"an input is a text, a tuple of texts or a row, not {type(item).__name__}"
+                raise DataError("DATA-ROW", what, where=place)
             if isinstance(item, Mapping):
                 values: Mapping[str, Any] = item
             else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -29,6 +29,9 @@ from unfreeze.types import Row
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
 MOST_NUMERIC_CLASSES = 100
+_MOST_TYPOS = 0.1
+# Squared errors of float32 end at 3e38.
+_LARGEST_TARGET = 1e18
 _SEPARATOR = re.compile(r"\s*[,;|]\s*")
 _INTEGER = re.compile(r"[-+]?[0-9]+(?:\.0+)?\Z")
 
@@ -100,17 +103,19 @@ class LabelSpace:
         return self._find(canonical(value), row)
 
     def names(self, row: Row, column: str | tuple[str, ...] | None) -> Any:
-        """A row's class name, or the list of its class names for multi-label."""
+        """A row's class name, the list of its class names for multi-label, or its number for regression."""
         target = self.target(row, column)
         if target is None:
             return None
+        if self.problem_type == "regression":
+            return _as_number(row.values[str(column)], row)
         if self.problem_type == "multi_label_classification":
             return [name for name, bit in zip(self.labels, target, strict=True) if bit]
         return self.labels[target]
 
     def _find(self, name: str, row: Row) -> int:
-        if self.ids and _INTEGER.match(name) and 0 <= int(float(name)) < len(self.labels):
-            return int(float(name))
+        if self.ids and _INTEGER.match(name) and 0 <= _whole(name) < len(self.labels):
+            return _whole(name)
         if name not in self._position:
             raise DataError(
                 "DATA-LABEL-UNSEEN",
@@ -147,6 +152,7 @@ def learn_labels(
     names: Sequence[str] | None = None,
     problem_type: ProblemType | None = None,
     where: str = "",
+    place: Callable[[int], str] | None = None,
 ) -> LabelSpace:
     """Read the label space off the training rows.
 
@@ -156,9 +162,10 @@ def learn_labels(
         names: Names the data set lists (labels.txt, a ClassLabel feature); the values may then be ids into them.
         problem_type: What the user asked for; otherwise the rules of this module decide.
         where: The label column, for messages.
+        place: Where the row of an entry comes from, for messages.
 
     Raises:
-        DataError: E-DATA-ONE-CLASS, E-DATA-LABEL.
+        DataError: E-DATA-ONE-CLASS, E-DATA-LABEL, with the row where one is to blame.
         TaskError: E-TASK, for an unknown `problem_type`.
     """
     if problem_type is not None and problem_type not in PROBLEM_TYPES:
@@ -166,12 +173,22 @@ def learn_labels(
         raise TaskError("TASK", f"unknown problem_type {problem_type!r}", where="options.problem_type", remedy=remedy)
     if columns:
         return _learn_columns(values, columns)
-    present = [v for v in values if not is_missing(v)]
+    labelled = [i for i, v in enumerate(values) if not is_missing(v)]
+    present = [values[i] for i in labelled]
     if not present:
         raise DataError("DATA-LABEL", "no row has a label", where=where)
+
+    def place_of(index: int) -> str:
+        return place(labelled[index]) if place is not None else where
+
+    hole = next((i for i, v in enumerate(present) if isinstance(v, list | tuple) and any(map(is_missing, v))), None)
+    if hole is not None:
+        raise DataError("DATA-LABEL", "a list of labels holds a label that is missing (null)", where=place_of(hole))
     kind, reason = (problem_type, "named in the recipe") if problem_type else guess_problem_type(present, names)
     if kind == "regression":
-        return _learn_numbers(present, where, reason)
+        return _learn_numbers(present, place_of, reason)
+    if problem_type is None and kind == "single_label_classification" and not names:
+        _refuse_numbers_with_typos(present, place_of)
     return _learn_classes(present, kind, names, where, reason)
 
 
@@ -182,7 +199,12 @@ def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tu
     if _are_joined_ids(values, names):
         return "multi_label_classification", "some rows name several labels, separated by commas"
     numbers = [_number_or_none(v) for v in values]
-    if any(n is None for n in numbers) or names:
+    # An identifier of 400 digits is no number that could be predicted.
+    digits = any(
+        n is not None and math.isinf(n) and canonical(v).strip("+-").isdigit()
+        for n, v in zip(numbers, values, strict=True)
+    )
+    if any(n is None for n in numbers) or names or digits:
         kinds = len({canonical(v) for v in values})
         return "single_label_classification", f"the label column holds {kinds} different values"
     kinds = len(set(numbers))
@@ -200,6 +222,20 @@ def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:
     return all(p in known or p.isdigit() for v in values for p in _SEPARATOR.split(v.strip()))
 
 
+def _refuse_numbers_with_typos(values: Sequence[Any], place: Callable[[int], str]) -> None:
+    """Many different numbers and a few other texts are targets with slips of the pen, not classes."""
+    numbers = [_number_or_none(v) for v in values]
+    others = [i for i, n in enumerate(numbers) if n is None]
+    kinds = len({n for n in numbers if n is not None})
+    if others and len(others) <= _MOST_TYPOS * len(values) and kinds > 10 and kinds * 3 > len(values):
+        raise DataError(
+            "DATA-LABEL",
+            f"the label {values[others[0]]!r} is not a number, though nearly all others are",
+            where=place(others[0]),
+            remedy="correct it; or, if the numbers are names: --set options.problem_type=single_label_classification",
+        )
+
+
 def _learn_classes(
     values: Sequence[Any], kind: ProblemType, names: Sequence[str] | None, where: str, reason: str
 ) -> LabelSpace:
@@ -208,13 +244,16 @@ def _learn_classes(
     for value in values:
         for name in parts_of(value) if multi else [canonical(value)]:
             found[name] = found.get(name, 0) + 1
+    if not found and not names:
+        remedy = "name at least one label in some row, or another column: --set data.label=COLUMN"
+        raise DataError("DATA-LABEL", "no row names a label: every list is empty", where=where, remedy=remedy)
     # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is a name, not a position.
     is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
-    in_range = all(_INTEGER.match(n) and 0 <= int(float(n)) < len(names or ()) for n in found)
+    in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
     as_ids = bool(names) and in_range and not is_named
     if names and as_ids:
         labels = list(names)
-        counts = [sum(c for n, c in found.items() if int(float(n)) == i) for i in range(len(labels))]
+        counts = [sum(c for n, c in found.items() if _whole(n) == i) for i in range(len(labels))]
     else:
         labels = [n for n in names if n in found] if names and set(found) <= set(names) else sorted(found, key=_order)
         counts = [found[n] for n in labels]
@@ -241,15 +280,21 @@ def _learn_columns(values: Sequence[Any], columns: tuple[str, ...]) -> LabelSpac
     )
 
 
-def _learn_numbers(values: Sequence[Any], where: str, reason: str) -> LabelSpace:
+def _learn_numbers(values: Sequence[Any], place: Callable[[int], str], reason: str) -> LabelSpace:
     numbers = [_number_or_none(v) for v in values]
     bad = next((i for i, n in enumerate(numbers) if n is None or not math.isfinite(n)), None)
     if bad is not None:
-        raise DataError("DATA-LABEL", f"the label {values[bad]!r} is not a number", where=where)
+        raise DataError("DATA-LABEL", f"the label {values[bad]!r} is not a number", where=place(bad))
     array = np.asarray(numbers, dtype=np.float64)
+    huge = int(np.abs(array).argmax())
+    if abs(array[huge]) > _LARGEST_TARGET:
+        what = f"the label {values[huge]!r} is larger than a model can predict ({_LARGEST_TARGET:g})"
+        raise DataError(
+            "DATA-LABEL", what, where=place(huge), remedy="correct it, or use another unit or its logarithm"
+        )
     scale = float(array.std())
     if scale == 0:
-        raise DataError("DATA-ONE-CLASS", f"every training row has the value {array[0]:g}", where=where)
+        raise DataError("DATA-ONE-CLASS", f"every training row has the value {array[0]:g}", where=place(0))
     return LabelSpace("regression", (), center=float(array.mean()), scale=scale, reason=reason)
 
 
@@ -277,6 +322,11 @@ def is_missing(value: Any) -> bool:
     )
 
 
+def _whole(text: str) -> int:
+    """The number in what `_INTEGER` matches, of however many digits."""
+    return int(text.partition(".")[0])
+
+
 def _order(name: str) -> tuple[int, float, str]:
     return (0, float(name), name) if _INTEGER.match(name) else (1, 0.0, name)
 
@@ -286,6 +336,8 @@ def _number_or_none(value: Any) -> float | None:
         return None
     try:
         return float(value)
+    except OverflowError:
+        return math.inf
     except (TypeError, ValueError):
         return None
 

@@ -64,7 +64,12 @@ class TextClassification(Task):
         else:
             values = train.column(str(roles.label))
         space = learn_labels(
-            values, columns=columns, names=label_names, problem_type=self.problem_type, where=f"column '{roles.label}'"
+            values,
+            columns=columns,
+            names=label_names,
+            problem_type=self.problem_type,
+            where=f"column '{roles.label}'",
+            place=train.place,
         )
         self._check_class_weights(space)
         return space

@@ -104,7 +104,8 @@ class Sources:
             stores = [
                 self._recorded(checked, rows) for rows in (self.rows.train, self.rows.validation) if rows is not None
             ]
-        except (Refused, ResourceError) as error:
+        except (Refused, ResourceError, OSError) as error:
+            # A folder that cannot be used is no reason not to train.
             reason = error.what if isinstance(error, ResourceError) else str(error)
             self._refuse([c.boundary.group for c in checked], reason)
             return
