@@ -168,7 +168,10 @@ class Schedule(BaseModel):
             return builders[name]()
         if (match := _LAST.match(name)) and match[1] != "half":
             return last(int(match[1]))
-        known = did_you_mean(name, [*builders, "last(2)"])
+        if name.startswith("last"):
+            known = "last(k) trains the head and the k topmost layer groups: last(1), last(2) ..."
+        else:
+            known = did_you_mean(name, [*builders, "last(2)"])
         raise RecipeError("SCHEDULE", f"there is no schedule {shortened(name)}", where="schedule", remedy=known)
 
     def to_plain(self) -> str | list[dict[str, Any]]:
