@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_gradual_shares_its_steps_and_its_rates_fall_towards_the_input(tmp_path:
     trained = [p.trainable_parameters for p in plan.phases]
     assert trained == sorted(trained)
     assert trained[-1] == sum(g["parameters"] for g in plan.groups)
+
+
+@pytest.mark.parametrize("epochs", ["3 steps", "17 steps", "101 steps", "7 epochs"])
+def test_evaluations_are_spread_and_none_comes_a_step_before_the_last(tmp_path: Path, epochs: str) -> None:
+    rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(small.reviews(60))]
+    plan = small.small(tmp_path, rows, **{"train.epochs": epochs, "schedule": "full", "data.validation": 0.2}).plan
+    [phase] = plan.phases
+    at = sorted({*range(phase.evaluate_every, phase.steps + 1, phase.evaluate_every), phase.steps})
+    assert len(at) >= min(4, phase.steps) - 1
+    assert all(b - a > 1 for a, b in itertools.pairwise(at)) or phase.evaluate_every == 1
 
 
 def test_a_plan_is_stored_and_read_back_whole(tmp_path: Path) -> None:

@@ -482,7 +482,8 @@ class _Decisions:
         asked = self.recipe.train.evaluations_per_epoch
         if asked is not None:
             return max(1, round(per_epoch / asked))
-        return max(1, min(per_epoch, steps // EVALUATIONS_PER_PHASE))
+        # Rounded up, so that the last of them is the phase's end and not a step before it.
+        return math.ceil(steps / max(EVALUATIONS_PER_PHASE, math.ceil(steps / per_epoch)))
 
     def _patience(self) -> int | None:
         asked = self.recipe.train.early_stopping
