@@ -132,7 +132,7 @@ def right_answers(answers: Sequence[str], rows: Sequence[LabelledText]) -> str:
     return "".join("1" if answer == row.label else "0" for answer, row in zip(answers, rows, strict=True))
 
 
-def tiny_model(folder: Path, *, seed: int = 0) -> Path:
+def tiny_model(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
     """Write a BERT with random weights and a vocabulary of letters, for what does not depend on what a model knows."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -156,7 +156,7 @@ def tiny_model(folder: Path, *, seed: int = 0) -> Path:
     config = BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=512,

@@ -195,7 +195,8 @@ def recorded_memory(rows: int, folder: Path) -> dict[str, Any]:
     with _metered(meter):
         run = train(
             data,
-            model=tiny_model(folder / "model"),
+            # So many layers that recording below the last pays.
+            model=tiny_model(folder / "model", layers=6),
             schedule=[{"span": "head", "epochs": 2}, {"span": "last(1)", "epochs": 2}],
             output=folder / "run",
             settings=[

@@ -441,7 +441,7 @@ for name in sys.argv[2:]:
     found[name] = cells.execute(cells.find(name), folder / "runs", tiny=True)
 peers.MAP_ROWS = 8
 found["tutorial in three map batches"] = cells.execute(cells.find("tutorial/sst2"), folder / "runs", tiny=True)
-print(json.dumps(found), file=sys.__stdout__)
+print(json.dumps(found), file=sys.__stdout__, flush=True)
 """
 
 _TRIED = (

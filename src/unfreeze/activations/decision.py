@@ -115,7 +115,8 @@ def _candidate(
         boundary,
         2 * below / FLOPS_PER_SECOND,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
-        positions * facts.width * BYTES_PER_NUMBER,
+        # 8 bytes a row say where it starts.
+        positions * facts.width * BYTES_PER_NUMBER + 8 * (facts.train_rows + facts.held_out_rows),
     )
 
 
