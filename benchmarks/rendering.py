@@ -293,13 +293,19 @@ def _defaults(done: Records) -> list[str]:
 # memory and forecasts --------------------------------------------------------------------------------------------
 
 
+def _growth(found: Sequence[Record]) -> list[str]:
+    """How memory grew from the fewest rows to the most."""
+    if len(found) < 2:
+        return []
+    few, many = found[0].values, found[-1].values
+    factor = many["memory_bytes"] / max(1, few["memory_bytes"])
+    return ["", f"{many['rows'] / few['rows']:g} times the rows took {factor:.2f} times the memory."]
+
+
 def _evaluation(done: Records) -> list[str]:
     found = _of_kind(done, "evaluation")
     lines = [_row(f"{r.values['rows']:,}", f"{r.values['memory_bytes'] / 1e6:,.1f} MB") for r in found]
-    if len(found) > 1:
-        few, many = found[0].values, found[-1].values
-        factor = many["memory_bytes"] / max(1, few["memory_bytes"])
-        lines += ["", f"{many['rows'] / few['rows']:g} times the rows took {factor:.2f} times the memory."]
+    lines += _growth(found)
     return ["| rows | memory above the loaded model |", "|---|---|", *lines] if lines else []
 
 
@@ -313,10 +319,7 @@ def _flat(done: Records) -> list[str]:
             for planned, happened in values["disk_bytes"]
         )
         lines.append(_row(f"{values['rows']:,}", f"{values['memory_bytes'] / 1e6:,.1f} MB", disk))
-    if len(found) > 1:
-        few, many = found[0].values, found[-1].values
-        factor = many["memory_bytes"] / max(1, few["memory_bytes"])
-        lines += ["", f"{many['rows'] / few['rows']:g} times the rows took {factor:.2f} times the memory."]
+    lines += _growth(found)
     heading = "| rows | memory above the loaded rows and model | recorded for the head, for the upper layer |"
     return [heading, "|---|---|---|", *lines] if lines else []
 
