@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from unfreeze.activations.record import pieces
-from unfreeze.models.layers import LayerGroups
+from unfreeze.models.layers import LayerGroups, modes_kept
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example
 
@@ -61,15 +61,12 @@ class Unread:
         probe = pieces(model, examples)
         if groups.n_groups == 0 or len(probe) < 2 or "input_ids" not in probe[0].inputs:
             return cls(model)
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
         try:
-            return _found(task, model, groups, probe)
+            with modes_kept(model):
+                model.eval()
+                return _found(task, model, groups, probe)
         except Exception:
             return cls(model)  # a model or a task that wants whole rows (BART pools at the end token); nothing is lost
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
     @contextmanager
     def skipped(self) -> Iterator[None]:

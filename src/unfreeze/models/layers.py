@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -265,14 +266,10 @@ class LayerGroups:
         def look(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             seen.append(next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)))
 
-        modes = [(module, module.training) for module in model.modules()]
-        self.set_modes({HEAD, self.names[self.n_groups]} & set(self.names))
-        try:
+        with modes_kept(model):
+            self.set_modes({HEAD, self.names[self.n_groups]} & set(self.names))
             for _ in range(2):
                 _run(model, inputs, [model.get_submodule(top).register_forward_pre_hook(look, with_kwargs=True)])
-        finally:
-            for module, mode in modes:
-                module.training = mode
         assert torch.equal(*seen), "the frozen part is not a function of its input"
 
     def _require(self, name: str) -> None:
@@ -517,6 +514,17 @@ def _common(one: str, other: str) -> list[str]:
             break
         shared.append(a)
     return shared
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """After the block every module trains or not as it did before."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def backbone_of(model: Any) -> nn.Module:

@@ -31,7 +31,7 @@ from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
 from unfreeze.machine import give_back_device_memory, is_out_of_memory, not_enough_memory
-from unfreeze.models.layers import LayerGroups
+from unfreeze.models.layers import LayerGroups, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
 from unfreeze.run import Event, Run
@@ -476,12 +476,10 @@ class Engine:
 
     def _evaluate_and_judge(self, model: torch.nn.Module, phase: PlannedPhase) -> bool:
         """Evaluate on the validation rows, keep the weights if they are the best; True ends the phase."""
-        modes = {module: module.training for module in self.model.modules()}
         if self.words is not None:
             self.words.write_back()
-        found = self.evaluate()
-        for module, training in modes.items():
-            module.training = training
+        with modes_kept(self.model):
+            found = self.evaluate()
         is_best = self._is_better(found)
         if is_best:
             best = Best(self.state.step, self.state.phase, self._value(found), found.loss)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unfreeze.activations.record import pieces
+from unfreeze.models.layers import modes_kept
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
@@ -130,18 +131,16 @@ def occurring(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 def _only_looks_up(task: Task, model: nn.Module, table: nn.Embedding, examples: Sequence[Example]) -> bool:
     batch = task.collate(pieces(model, examples))
-    modes = {module: module.training for module in model.modules()}
     needed_gradient = table.weight.requires_grad
-    model.eval()
     table.weight.requires_grad_(True)
     try:
-        loss = torch.stack([term.sum for term in task.loss(model, batch).terms.values()]).sum()
-        (gradient,) = torch.autograd.grad(loss, table.weight)
+        with modes_kept(model):
+            model.eval()
+            loss = torch.stack([term.sum for term in task.loss(model, batch).terms.values()]).sum()
+            (gradient,) = torch.autograd.grad(loss, table.weight)
     except Exception:
         return False  # a model that wants whole rows, or does not look up this table at all; nothing is lost
     finally:
         table.weight.requires_grad_(needed_gradient)
-        for module, training in modes.items():
-            module.training = training
     reached = torch.nonzero(gradient.abs().amax(1)).ravel()
     return bool(torch.isin(reached, batch.inputs["input_ids"]).all())
