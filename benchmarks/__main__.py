@@ -37,8 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         return _run_in_this_process(cells.find(asked.name), asked.folder / "runs", asked.tiny)
     results = Results(asked.folder / "results")
     if asked.command == "render":
+        from benchmarks.pictures import draw
         from benchmarks.rendering import render
 
+        draw(results, asked.folder)
         page = asked.folder / "RESULTS.md"
         page.write_text(render(results), encoding="utf-8")
         print(page)

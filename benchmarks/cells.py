@@ -8,6 +8,7 @@ kind            question
 ``recorded``    what does a frozen part cost that is computed once, beside the Trainer with the same layers frozen?
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
+``curves``      how soon is a model as good that is unfrozen from the top, beside the Trainer's full fine-tuning?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
 ``flat``        does the memory of training on recorded inputs grow with them, and their disk beyond the plan?
 ``plan``        do the plan's forecasts of time and memory come true?
@@ -59,6 +60,12 @@ UNDONE = (
     "quick-dropout",
     "seen-words",
 )
+# Head, then the top third, both on recorded inputs; the peer fine-tunes all. On long texts its accuracy is taken
+# without attention dropout (form c) and its time scaled from the speed cells of form b: it would take more than a cell.
+CURVES = {"imdb": (2000, 200, "c"), "sst2": (None, 500, "b")}  # rows, rows held out, form of the peer
+CURVE_PHASES = ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "2 epochs"})
+CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
+CURVE_TEST_ROWS = 1821
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
 
@@ -84,7 +91,8 @@ class Cell:
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
-    return [*_timed(), *_recorded(), *_accuracy(), *_evaluation(), *_flat(), *_plans(), *_transfer(), *_defaults()]
+    timed = [*_timed(), *_recorded(), *_accuracy(), *_curves(), *_evaluation(), *_flat(), *_plans()]
+    return [*timed, *_transfer(), *_defaults()]
 
 
 def matching(pattern: str) -> list[Cell]:
@@ -136,6 +144,14 @@ def _accuracy() -> Iterator[Cell]:
             for system in ("u", "b"):
                 options = {"rows": rows, "epochs": epochs, "test_rows": test_rows, "seed": seed, "system": system}
                 yield Cell(f"accuracy/{data}/{seed}/{system}", "accuracy", data, MINILM, options)
+
+
+def _curves() -> Iterator[Cell]:
+    for data, (rows, held_out, form) in CURVES.items():
+        for seed in SEEDS:
+            for system in ("u", form):
+                options = {"rows": rows, "held_out": held_out, "seed": seed, "system": system}
+                yield Cell(f"curves/{data}/{seed}/{system}", "curves", data, MINILM, options)
 
 
 def _evaluation() -> Iterator[Cell]:
@@ -198,6 +214,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "recorded": _run_recorded,
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
+        "curves": _run_curves,
         "evaluation": _run_evaluation,
         "flat": _run_flat,
         "plan": _run_plan,
@@ -305,6 +322,37 @@ def _run_accuracy(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         "train_rows": len(job.rows),
         "epochs": job.epochs,
         "training_seconds": meter.seconds,
+    }
+
+
+def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    assert cell.data is not None
+    assert cell.model is not None
+    options, seed = cell.options, cell.options["seed"]
+    everything = read(cell.data, "train")
+    wanted, held_out = (TINY_ROWS, TINY_ROWS) if tiny else (options["rows"], options["held_out"])
+    rows = drawn(everything, len(everything) if wanted is None else wanted + held_out, seed)
+    job = Job(model_folder(cell.model), rows[held_out:], CURVE_PEER_EPOCHS, seed, rate=CURVE_PEER_RATE)
+    test = drawn(read(cell.data, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
+    texts, meter = [row.text for row in test], measure.Meter()
+    if options["system"] == "u":
+        from benchmarks import ours
+
+        run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES, meter, folder / "run")
+        answers = [p.label for p in run.predict(texts)]
+    else:
+        from benchmarks import peers
+
+        trained = peers.fine_tune(job, options["system"], meter, folder / "run", held_out=rows[:held_out])
+        curve, answers = trained.curve, trained.predict(texts)
+    right = right_answers(answers, test)
+    return {
+        "accuracy": right.count("1") / len(right),
+        "right": right,
+        "train_rows": len(job.rows),
+        "training_seconds": meter.seconds,
+        "memory_bytes": meter.memory_bytes,
+        "curve": [[round(seconds, 2), round(accuracy, 4)] for seconds, accuracy in curve],
     }
 
 

@@ -57,10 +57,14 @@ class Meter:
         self._started = time.perf_counter()
         return self
 
+    def so_far(self) -> float:
+        """Seconds since the block began."""
+        return time.perf_counter() - self._started
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = time.perf_counter() - self._started
+        self.seconds = self.so_far()
         self._over.set()
         self._thread.join()
         self.memory_bytes = max(self._highest, anonymous_bytes()) - self._level

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +70,54 @@ def fine_tune(job: Job, meter: Meter, output: Path, *, span: str = "all", withou
             seed=job.seed,
             settings=[*settings, *changed],
         )
+
+
+def follow(
+    job: Job, held_out: Sequence[LabelledText], phases: Sequence[dict[str, Any]], meter: Meter, output: Path
+) -> tuple[Any, list[tuple[float, float]]]:
+    """Train by a schedule with the plan's own rates and evaluations.
+
+    Args:
+        job: Its rate and epochs are the peer's; the phases have their own.
+        held_out: Rows to evaluate on while training, which keeps the best weights.
+        phases: Of the schedule.
+        meter: Measures `Engine.train`, evaluations included.
+        output: Folder of the run; what is recorded lies beside it.
+
+    Returns:
+        The `unfreeze.TrainedRun`; seconds since the start of training and accuracy on `held_out` at each evaluation.
+    """
+    from unfreeze.api import train
+
+    curve: list[tuple[float, float]] = []
+
+    def observe(event: Any) -> None:
+        if event.kind == "evaluation":
+            curve.append((meter.so_far(), event.values["metrics"]["accuracy"]))
+
+    with _metered(meter):
+        run = train(
+            [row._asdict() for row in job.rows],
+            model=job.model,
+            schedule=list(phases),
+            output=output,
+            seed=job.seed,
+            observers=[observe],
+            settings=[
+                f"data.validation={_as_file(held_out, output.parent / 'held-out.jsonl')}",
+                f"train.batch_size={job.batch_size}",
+                "train.max_length=512",
+                "baselines=false",
+                f"cache.folder={output.parent / 'activations'}",
+            ],
+        )
+    return run, curve
+
+
+def _as_file(rows: Sequence[LabelledText], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 @contextlib.contextmanager
@@ -207,18 +254,13 @@ def recorded_memory(rows: int, folder: Path) -> dict[str, Any]:
             ],
         )
     recorded = {e.values["boundary"]: e.values["bytes"] for e in run.events("recorded")}
-    planned = {p["boundary"]: _planned_bytes(p["source_reason"]) for p in run.plan["phases"]}
+    planned = {p["boundary"]: p["recorded_bytes"] for p in run.plan["phases"]}
     return {
         "rows": rows,
         "memory_bytes": meter.memory_bytes,
         "seconds": meter.seconds,
         "disk_bytes": [[planned.get(boundary), found] for boundary, found in recorded.items()],
     }
-
-
-def _planned_bytes(reason: str) -> float | None:
-    found = re.search(r"([0-9,]+) MB", reason)
-    return float(found[1].replace(",", "")) * 1e6 if found else None
 
 
 def _made_up_rows(count: int) -> Iterator[Any]:

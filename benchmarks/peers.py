@@ -12,11 +12,11 @@ form   what it is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.material import Job
+from benchmarks.material import Job, LabelledText
 from benchmarks.measure import Meter
 
 FORMS = ("a", "b", "c")
@@ -37,12 +37,14 @@ class Trained:
         encode: Texts to a data set it can predict on.
         labels: Output to label.
         share_of_steps: Part of the job's steps that was really made.
+        curve: Seconds since the start of training and accuracy on the rows held out, at each evaluation.
     """
 
     trainer: Any
     encode: Callable[[Sequence[str]], Any]
     labels: list[str]
     share_of_steps: float
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label of each text, in order."""
@@ -58,6 +60,7 @@ def fine_tune(
     *,
     most_steps: int | None = None,
     trained: tuple[str, ...] | None = None,
+    held_out: Sequence[LabelledText] = (),
 ) -> Trained:
     """Train, and write the model.
 
@@ -69,30 +72,54 @@ def fine_tune(
         most_steps: Stop after so many steps. Only for form ``a``, whose steps are all of the same padded size, so that
             the time of all follows from the time of some.
         trained: Beginnings of the names of the parameters that train; the others are frozen. None: all train.
+        held_out: Rows that are evaluated on four times an epoch.
     """
     import transformers
 
     transformers.set_seed(job.seed)
     padding = "max_length" if form == "a" else False
     tokenizer, encode = _encoding(job, padding)
-    rows = encode([row.text for row in job.rows]).add_column("label", [job.labels.index(r.label) for r in job.rows])
+    rows = _labelled(job.rows, encode, job.labels)
     all_steps = job.epochs * -(-len(job.rows) // job.batch_size)
     steps = min(most_steps or all_steps, all_steps)
     model = _model(job, attention_dropout=form != "c")
     if trained is not None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(trained))
+    arguments = _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1)
+    curve: list[tuple[float, float]] = []
+    if held_out:
+        arguments.eval_strategy, arguments.eval_steps = "steps", max(1, all_steps // job.epochs // 4)
+        arguments.per_device_eval_batch_size = 64
     trainer = transformers.Trainer(
         model,
-        _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1),
+        arguments,
         train_dataset=rows,
+        eval_dataset=_labelled(held_out, encode, job.labels) if held_out else None,
         data_collator=None if form == "a" else transformers.DataCollatorWithPadding(tokenizer),
+        compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
+        callbacks=[_following(meter, curve)],
     )
     meter.watch(trainer.model)
     with meter:
         trainer.train()
     trainer.save_model()
-    return Trained(trainer, encode, job.labels, steps / all_steps)
+    return Trained(trainer, encode, job.labels, steps / all_steps, curve)
+
+
+def _following(meter: Meter, curve: list[tuple[float, float]]) -> Any:
+    """A callback that notes when an evaluation was done and what it found."""
+    import transformers
+
+    class Following(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_evaluate(self, arguments: Any, state: Any, control: Any, **given: Any) -> None:
+            curve.append((meter.so_far(), given["metrics"]["eval_accuracy"]))
+
+    return Following()
+
+
+def _labelled(rows: Sequence[LabelledText], encode: Callable[[Sequence[str]], Any], labels: list[str]) -> Any:
+    return encode([row.text for row in rows]).add_column("label", [labels.index(row.label) for row in rows])
 
 
 def try_padding_in_map(job: Job, output: Path) -> dict[str, Any]:
@@ -105,7 +132,7 @@ def try_padding_in_map(job: Job, output: Path) -> dict[str, Any]:
 
     transformers.set_seed(job.seed)
     _, encode = _encoding(job, padding=True)
-    rows = encode([row.text for row in job.rows]).add_column("label", [job.labels.index(r.label) for r in job.rows])
+    rows = _labelled(job.rows, encode, job.labels)
     arguments = _arguments(job, output, by_length=False, max_steps=3)
     trainer = transformers.Trainer(_model(job, attention_dropout=True), arguments, train_dataset=rows)
     widths = sorted({len(ids) for ids in rows["input_ids"]})

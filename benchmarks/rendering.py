@@ -245,6 +245,66 @@ def _accuracy(done: Records) -> list[str]:
     return lines
 
 
+def _curves(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data, (_, _, form) in cells.CURVES.items():
+        pairs = curve_pairs(done, data)
+        if not pairs:
+            continue
+        factor, how = time_factor(done, data)
+        name = _SYSTEM_NAMES[form]
+        first = pairs[0][0]
+        lines += [
+            f"**{data}**, {first['train_rows']:,} training rows, {len(first['right'])} test rows, MiniLM; unfreeze: "
+            "head, then the top 2 of 6 layers, its own rates; "
+            f"the peer: all weights, {cells.CURVE_PEER_EPOCHS} epochs, rate {cells.CURVE_PEER_RATE:g}",
+            "",
+            f"| seed | unfreeze | {name} | difference in points, 95 % interval | unfreeze | Trainer{how} | times |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for seed, (ours, theirs) in enumerate(pairs):
+            seconds = ours["training_seconds"], factor * theirs["training_seconds"]
+            difference = _points(paired_difference([ours["right"]], [theirs["right"]]))
+            lines.append(
+                _row(
+                    str(seed), f"{ours['accuracy']:.4f}", f"{theirs['accuracy']:.4f}", difference,
+                    f"{seconds[0]:.0f} s", f"{seconds[1]:.0f} s", f"{seconds[1] / seconds[0]:.2f}",
+                )
+            )  # fmt: skip
+        both = [[pair[i]["right"] for pair in pairs] for i in (0, 1)]
+        means = [sum(pair[i]["accuracy"] for pair in pairs) / len(pairs) for i in (0, 1)]
+        shown = _points(paired_difference(both[0], both[1]))
+        lines += [_row("all", *(f"{m:.4f}" for m in means), shown, "", "", ""), ""]
+        lines += [f"![Accuracy over seconds on {data}]({curve_file(data)})", ""]
+    return lines
+
+
+def curve_pairs(done: Records, data: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Values of unfreeze and of its peer, for each seed that has both."""
+    form = cells.CURVES[data][2]
+    names = [(f"curves/{data}/{seed}/u", f"curves/{data}/{seed}/{form}") for seed in cells.SEEDS]
+    return [(done[u].values, done[peer].values) for u, peer in names if u in done and peer in done]
+
+
+def time_factor(done: Records, data: str) -> tuple[float, str]:
+    """What form b takes longer than the form that was run, from the speed cells; and how to say so."""
+    form = cells.CURVES[data][2]
+    if form == "b":
+        return 1.0, ""
+    rounds = {s: _rounds(done, f"speed/{data}/{{}}/{s}") for s in ("b", form)}
+    ratios = [
+        rounds["b"][n]["training_seconds"] / v["training_seconds"] for n, v in rounds[form].items() if n in rounds["b"]
+    ]
+    if not ratios:
+        return 1.0, f" ({form}, not scaled: the speed cells have not been run)"
+    return median(ratios), f" (b, scaled: {median(ratios):.2f} times {form})"
+
+
+def curve_file(data: str) -> str:
+    """The picture's place beside the page."""
+    return f"results/curve-{data}.svg"
+
+
 def _transfer(done: Records) -> list[str]:
     lines: list[str] = []
     for rows, weights in (("all", "pretrained"), ("200", "pretrained"), ("200", "random")):
@@ -383,6 +443,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("What each decision contributes", _without),
     ("The tutorial's padding=True inside map", _tutorial),
     ("Accuracy beside the Trainer", _accuracy),
+    ("From the top, on recorded inputs, beside full fine-tuning", _curves),
     ("Without any option", _defaults),
     ("What the builtin model brings", _transfer),
     ("Memory of an evaluation", _evaluation),

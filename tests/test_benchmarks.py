@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the installed package
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import cells, material, measure, ours, rendering, results  # noqa: E402
+from benchmarks import cells, material, measure, ours, pictures, rendering, results  # noqa: E402
 from benchmarks.results import Record, Results, paired_difference  # noqa: E402
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measured through /proc")
@@ -55,6 +55,7 @@ def test_every_question_has_its_cells() -> None:
         "recorded": 2 * 3 * (4 + 2),
         "tutorial": 2,
         "accuracy": 2 * 3 * 2,
+        "curves": 2 * 3 * 2,
         "evaluation": 2,
         "flat": 2,
         "plan": 5,
@@ -73,7 +74,7 @@ def test_every_decision_that_a_cell_undoes_can_be_undone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "count"), [("*", 148), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
+    ("pattern", "count"), [("*", 160), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
 )
 def test_cells_are_chosen_by_pattern_or_beginning(pattern: str, count: int) -> None:
     assert len(cells.matching(pattern)) == count
@@ -233,8 +234,8 @@ def page(tmp_path: Path, *records: Record) -> str:
 
 def test_a_page_without_records_says_that_nothing_was_measured(tmp_path: Path) -> None:
     shown = page(tmp_path)
-    assert shown.count("Not measured yet.") == 10
-    assert "148 cells have not been run" in shown
+    assert shown.count("Not measured yet.") == 11
+    assert "160 cells have not been run" in shown
 
 
 def test_ratios_are_taken_within_rounds_and_shown_with_their_range(tmp_path: Path) -> None:
@@ -281,6 +282,24 @@ def test_a_baseline_stands_there_with_its_difference_and_interval_in_order(tmp_p
     shown = page(tmp_path, record("defaults/sst2/minilm", **values, metric="accuracy", baselines=[baseline]))
     assert "accuracy 0.8200 [0.8000, 0.8400]" in shown
     assert "tfidf (accuracy) 0.8000: +2.00 [+1.00, +3.00]" in shown
+
+
+def test_curves_stand_beside_the_peer_scaled_to_its_best_form_and_are_drawn(tmp_path: Path) -> None:
+    values = {"accuracy": 0.5, "right": "10" * 50, "train_rows": 2000, "training_seconds": 20.0}
+    found = Results(tmp_path / "results")
+    found.add(record("curves/imdb/0/u", **values, curve=[[5.0, 0.4], [20.0, 0.5]]))
+    found.add(record("curves/imdb/0/c", **{**values, "training_seconds": 100.0}, curve=[[50.0, 0.4], [100.0, 0.5]]))
+    for turn in cells.ROUNDS:
+        found.add(speed("b", turn, 30.0))
+        found.add(speed("c", turn, 15.0))
+    shown = rendering.render(found)
+    line = next(x for x in shown.splitlines() if x.startswith("| 0 | 0.5000"))
+    assert line.endswith("| 20 s | 200 s | 10.00 |")
+    assert "(b, scaled: 2.00 times c)" in shown
+    (picture,) = pictures.draw(found, tmp_path)
+    assert picture.name in shown
+    before = picture.read_bytes()
+    assert pictures.draw(found, tmp_path)[0].read_bytes() == before
 
 
 def test_failures_parts_and_a_busy_machine_are_said(tmp_path: Path) -> None:
@@ -452,6 +471,8 @@ _TRIED = (
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
+    "curves/imdb/0/u",
+    "curves/imdb/0/c",
     "flat/20000",
     "plan/sst2/gradual",
     "transfer/200/0/pretrained",
@@ -552,6 +573,16 @@ def test_padding_in_the_map_crashes_where_map_batches_end_up_of_different_widths
     assert found["crashes"] is True
     assert len(found["widths"]) > 1
     assert "Error: " in found["error"]
+
+
+def test_curves_begin_with_training_and_end_within_it(measured: dict[str, dict[str, Any]]) -> None:
+    for system in "uc":
+        found = measured[f"curves/imdb/0/{system}"]
+        seconds = [point[0] for point in found["curve"]]
+        assert seconds == sorted(seconds)
+        assert 0 < seconds[-1] <= found["training_seconds"] + 0.01
+        assert all(0 <= point[1] <= 1 for point in found["curve"])
+        assert found["train_rows"] == cells.TINY_ROWS
 
 
 def test_both_systems_answer_the_same_test_rows(measured: dict[str, dict[str, Any]]) -> None:
