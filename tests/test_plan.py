@@ -119,3 +119,18 @@ def test_the_identity_changes_with_rows_labels_and_seed_of_nothing_else(tmp_path
     assert identity() == identity()
     assert identity(rows=26) != identity()
     assert identity(labels=3) != identity()
+
+
+def test_the_cost_of_a_checkpoint_stands_beside_the_time_between_them(tmp_path: Path) -> None:
+    plan = planned(tmp_path, **{"train.checkpoint_steps": 50})
+    assert "and one at each phase's end; each of at most" in chosen(plan, "train.checkpoint_minutes").reason
+    assert chosen(plan, "train.checkpoint_steps").value == plan.settings.checkpoint_steps == 50
+    usual = planned(tmp_path / "usual")
+    assert "train.checkpoint_steps" not in {choice.key for choice in usual.choices}
+    assert usual.settings.checkpoint_steps is None
+
+
+@pytest.mark.parametrize("key", ["train.learning_rate", "train.head_learning_rate"])
+def test_a_rate_far_above_all_usual_ones_is_warned_of(tmp_path: Path, key: str) -> None:
+    assert any("learning rate of 1e+30" in w for w in planned(tmp_path, **{key: 1e30}).warnings)
+    assert not any("learning rate" in w for w in planned(tmp_path / "usual", **{key: 1e-2}).warnings)

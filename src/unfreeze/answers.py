@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from unfreeze import api
-from unfreeze.data.sources import read
 from unfreeze.errors import DataError, ResourceError
 from unfreeze.report.wording import visible
 from unfreeze.run import Run
@@ -91,9 +90,8 @@ def write(
         ResourceError: E-DISK; nothing is left behind.
     """
     check_target(path)
-    splits = read(data, encoding=encoding, wanted="test")
-    rows = splits.test if splits.test is not None else splits.train
-    records = (as_record(p, top_k) for p in api.predict(run, data, encoding=encoding, console=console))
+    rows = api.rows_to_use(data, encoding)
+    records = (as_record(p, top_k) for p in api.predict(run, rows, console=console))
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
     staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
     try:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from unfreeze import durable
 from unfreeze.activations.rows import Rows
-from unfreeze.costs import expect
+from unfreeze.costs import expect, lacking_disk
 from unfreeze.data.columns import Roles
 from unfreeze.data.sources import read
 from unfreeze.data.table import Table
@@ -28,11 +28,10 @@ from unfreeze.errors import (
     ModelError,
     RecipeError,
     RequestError,
-    ResourceError,
     UnfreezeError,
 )
 from unfreeze.evaluation import evaluate_rows
-from unfreeze.machine import find_machine, free_disk_bytes, peak_memory_bytes, set_up
+from unfreeze.machine import find_machine, peak_memory_bytes, set_up
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
 from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
 from unfreeze.randomness import seed_all
@@ -145,7 +144,8 @@ def train(
     with stop_on_signals() as stop:
         prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
         _show_plan(plan_, console)
-        _require_disk(plan_, asked)
+        if (shortage := lacking_disk(plan_, asked.output)) is not None:
+            raise shortage
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
         run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
@@ -352,11 +352,11 @@ def evaluate(
         DataError: Columns or labels that do not fit the run.
     """
     using = _as_run(run, allow_remote_code).predictor
-    splits = read(data, encoding=encoding, wanted="test")
-    table = splits.test if splits.test is not None else splits.train
+    table = rows_to_use(data, encoding)
     stored = using.task.roles
     asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
-    using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
+    with _columns_of_a_run(using.task):
+        using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
     result = evaluate_rows(using.task, using.model, table, device=using.device)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 
@@ -373,7 +373,7 @@ def predict(
 
     Args:
         run: A run or its folder.
-        data: As for `train`; where it has test rows, those are used, otherwise all its rows.
+        data: As for `train`, or what `rows_to_use` gave; its test rows where there are some, otherwise all.
         encoding: Of text files that are not UTF-8.
         allow_remote_code: Run code that came with the base model.
         console: Told where a column of another name is read.
@@ -382,10 +382,38 @@ def predict(
         DataError: The text columns of the run are not there, and no other could be meant.
     """
     using = _as_run(run, allow_remote_code).predictor
-    splits = read(data, encoding=encoding, wanted="test")
-    table = splits.test if splits.test is not None else splits.train
-    using.task.roles = _text_columns(using.task, table, _say(console))
+    table = rows_to_use(data, encoding)
+    with _columns_of_a_run(using.task):
+        using.task.roles = _text_columns(using.task, table, _say(console))
     yield from using.stream(table)
+
+
+def rows_to_use(data: Any, encoding: str | None = None) -> Table:
+    """What `evaluate` and `predict` read of data: the test rows where there are some, otherwise all."""
+    if isinstance(data, Table):
+        return data
+    try:
+        splits = read(data, encoding=encoding, wanted="test")
+    except DataError as error:
+        raise _advised(error, (error.remedy or "").replace("--set data.encoding=", "--encoding ")) from None
+    return splits.test if splits.test is not None else splits.train
+
+
+@contextmanager
+def _columns_of_a_run(task: Task) -> Iterator[None]:
+    """A finished run has its columns: where training advises a setting, here the file is to be changed."""
+    try:
+        yield
+    except DataError as error:
+        if "--set data." not in (error.remedy or ""):
+            raise
+        label = f" and the label from {task.roles.label!r}" if task.roles.label else ""
+        text = " and ".join(repr(name) for name in task.roles.text)
+        raise _advised(error, f"name the file's columns as in training: the run reads {text}{label}") from None
+
+
+def _advised(error: DataError, remedy: str) -> DataError:
+    return DataError(error.code, error.what, where=error.where, remedy=remedy or None)
 
 
 def _text_columns(task: Task, table: Table, say: Any) -> Roles:
@@ -470,23 +498,6 @@ def _plan(
     plan_ = make(prepared, machine)
     expect(plan_, prepared)
     return prepared, plan_
-
-
-def _require_disk(plan_: Plan, asked: Recipe) -> None:
-    """A run that will not fit ends before its first step, not at a checkpoint hours later.
-
-    Raises:
-        ResourceError: E-DISK.
-    """
-    where = asked.output or RUNS_FOLDER
-    wanted, free = plan_.expected.get("disk_bytes", 0), free_disk_bytes(where)
-    if wanted > free:
-        raise ResourceError(
-            "DISK",
-            f"the run needs about {wanted / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
-            where=str(where),
-            remedy="another disk: --output RUN\nor fewer weights trained: --schedule head, or last(1)",
-        )
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

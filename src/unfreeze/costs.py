@@ -19,10 +19,10 @@ import torch
 
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
-from unfreeze.errors import ModelError
+from unfreeze.errors import ModelError, ResourceError
 from unfreeze.machine import free_disk_bytes, is_out_of_memory, peak_memory_bytes, resident_memory_bytes
 from unfreeze.models.layers import LayerGroups
-from unfreeze.plan import Plan, PlannedPhase, model_config
+from unfreeze.plan import Plan, PlannedPhase, checkpoint_bytes, model_config
 from unfreeze.preparation import Prepared
 from unfreeze.training.vocabulary import SeenWords
 from unfreeze.types import Batch
@@ -100,9 +100,21 @@ def expect(plan: Plan, prepared: Prepared) -> None:
             f"{(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are there: "
             "--set train.micro_batch_tokens=512, or a smaller model"
         )
-    free = free_disk_bytes(prepared.recipe.output or ".")
-    if disk > free:
-        plan.warnings.append(f"the run needs about {disk / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free")
+    if (shortage := lacking_disk(plan, prepared.recipe.output)) is not None:
+        plan.warnings.append(shortage.what)
+
+
+def lacking_disk(plan: Plan, output: str | None) -> ResourceError | None:
+    """E-DISK where the run will not fit: an error before the first step, not at a checkpoint hours later."""
+    wanted, free = plan.expected.get("disk_bytes", 0), free_disk_bytes(output or ".")
+    if wanted <= free:
+        return None
+    return ResourceError(
+        "DISK",
+        f"the run needs about {wanted / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
+        where=output or ".",
+        remedy="another disk: --output RUN\nor fewer weights trained: --schedule head, or last(1)",
+    )
 
 
 # measuring -------------------------------------------------------------------------------------------------------
@@ -236,8 +248,8 @@ def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
 
 
 def _recording_seconds(plan: Plan, one_pass: float) -> float:
-    """One forward of all rows up to the highest recorded boundary."""
-    recorded = [_share_from(plan, p.boundary) for p in plan.phases if p.boundary is not None]
+    """One forward of all rows up to the highest boundary that is recorded anew."""
+    recorded = [_share_from(plan, p.boundary) for p in plan.phases if p.boundary is not None and not p.is_recorded]
     return (1 - min(recorded)) * one_pass if recorded else 0.0
 
 
@@ -277,7 +289,7 @@ def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
 def _disk_bytes(plan: Plan) -> float:
     """The model, two checkpoints with moments, two sets of best weights."""
     largest = max(p.trainable_parameters for p in plan.phases) * _BYTES
-    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * 3 * largest + 2 * largest
+    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * checkpoint_bytes(plan.phases) + 2 * largest
 
 
 def as_rows(expected: dict[str, Any]) -> list[tuple[str, str]]:

@@ -107,6 +107,18 @@ def append_line(path: Path, line: str) -> None:
             handle.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
 
+def sync_log(path: Path) -> None:
+    """Flush what `append_line` wrote, so that a power cut does not take it.
+
+    Raises:
+        ResourceError: E-DISK.
+    """
+    with _as_resource_error(path):
+        point("fsync", path)
+        _sync_file(path)
+        _sync_folder(path.parent)
+
+
 def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
     """Create `folder` with what `write(staging)` puts there, complete with a manifest, or not at all.
 
@@ -171,6 +183,8 @@ def _swap_in(staging: Path, folder: Path) -> None:
     except BaseException:
         os.rename(aside, folder)
         raise
+    # Trap: were the power cut now, the renames could be lost and the removal not.
+    _sync_folder(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from unfreeze.activations.decision import RowFacts, decide
-from unfreeze.activations.store import default_folder
+from unfreeze.activations.store import default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import ModelError, RecipeError
@@ -46,7 +46,10 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
 UPDATES_PER_CLASS = 70
 # Measured on two cores: 2,300 tokens at once are as quick as 4,500 and take half the memory.
 MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 8192}
+HIGHEST_USUAL_RATE = 0.1
 CHECKPOINT_MINUTES = 10.0
+# Written, synced and read back for its checksum.
+CHECKPOINT_BYTES_PER_SECOND = 1.5e8
 MOST_CACHE_BYTES = 20_000_000_000
 # Where configurations keep the dropout of attention weights.
 _ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "attention_dropout_prob")
@@ -79,6 +82,7 @@ class Settings:
         max_length_tokens: Longer inputs are cut.
         attention_dropout: During training; None leaves the model's own.
         checkpoint_minutes: Between checkpoints.
+        checkpoint_steps: Optimizer steps between checkpoints, beside those by time; None: by time alone.
     """
 
     seed: int
@@ -92,6 +96,7 @@ class Settings:
     checkpoint_minutes: float
     threads: int
     cache: CacheSettings
+    checkpoint_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class PlannedPhase:
         trainable_parameters: Number of weights that train.
         boundary: The layer group at whose input recorded tensors enter, or None: the rows go through the whole model.
         source_reason: Why they are recorded, or why not.
+        recorded_bytes: Disk that the recorded tensors of this boundary take.
+        is_recorded: Whether an earlier run has recorded them, by the name of its model; the engine looks closer.
     """
 
     name: str
@@ -138,6 +145,8 @@ class PlannedPhase:
     trainable_parameters: int
     boundary: str | None = None
     source_reason: str = ""
+    recorded_bytes: int = 0
+    is_recorded: bool = False
 
 
 @dataclass
@@ -188,6 +197,11 @@ class Plan:
         return sum(p.steps for p in self.phases)
 
 
+def checkpoint_bytes(phases: Sequence[PlannedPhase]) -> int:
+    """The largest checkpoint: trained weights and their two moments in float32."""
+    return 3 * 4 * max(p.trainable_parameters for p in phases)
+
+
 def attention_dropout_name(config: Any) -> str | None:
     """Where this configuration keeps the dropout of attention weights."""
     return next((name for name in _ATTENTION_DROPOUT if hasattr(config, name)), None)
@@ -232,6 +246,8 @@ class _Decisions:
         settings = self._settings()
         schedule = self._schedule()
         phases = self._phases(schedule, settings)
+        self._say_cost_of_checkpoints(phases)
+        self._warn_of_rates(phases)
         return Plan(
             task=self.prepared.task.name,
             model=self.prepared.source.name,
@@ -304,8 +320,26 @@ class _Decisions:
             attention_dropout=self._attention_dropout(),
             checkpoint_minutes=self._choose("checkpoint_minutes", CHECKPOINT_MINUTES, "and one at each phase's end"),
             threads=self._choose("threads", machine.threads, "all cores that torch sees"),
+            checkpoint_steps=self._choose("checkpoint_steps", None, "") if self.recipe.train.checkpoint_steps else None,
             cache=self._cache(),
         )
+
+    def _warn_of_rates(self, phases: Sequence[PlannedPhase]) -> None:
+        highest = max(rate for phase in phases for rate in phase.learning_rates.values())
+        if highest > HIGHEST_USUAL_RATE:
+            self.warnings.append(
+                f"a learning rate of {highest:g} is far above what fine-tuning uses (1e-5 to 1e-2) and may undo what "
+                "the model has learned: --set train.learning_rate=... and --set train.head_learning_rate=..."
+            )
+
+    def _say_cost_of_checkpoints(self, phases: Sequence[PlannedPhase]) -> None:
+        """How large one gets, and how long training waits for it: beside the time between them."""
+        size = checkpoint_bytes(phases)
+        cost = f"each of at most {size / 1e6:,.0f} MB, about {size / CHECKPOINT_BYTES_PER_SECOND:.1f} s"
+        for number, choice in enumerate(self.choices):
+            if choice.key == "train.checkpoint_minutes":
+                reason = "; ".join(filter(None, (choice.reason, cost)))
+                self.choices[number] = replace(choice, reason=reason)
 
     def _cache(self) -> CacheSettings:
         asked = self.recipe.cache
@@ -388,10 +422,24 @@ class _Decisions:
             width=int(getattr(self.prepared.config, "hidden_size", BASE_WIDTH)),
             are_drawn_anew=self.prepared.task.augments,
             budget_bytes=settings.cache.budget_bytes,
+            recorded=self._recorded_before(settings),
         )
         sizes = {g.name: g.parameters for g in self.groups.describe()}
         decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
-        return [replace(p, boundary=b, source_reason=why) for p, (b, why) in zip(phases, decisions, strict=True)]
+        return [
+            replace(
+                p, boundary=d.boundary, source_reason=d.reason, recorded_bytes=d.stored_bytes, is_recorded=d.is_there
+            )
+            for p, d in zip(phases, decisions, strict=True)
+        ]
+
+    def _recorded_before(self, settings: Settings) -> frozenset[str]:
+        if not settings.cache.reuse:
+            return frozenset()
+        name = getattr(self.prepared.config, "_name_or_path", "")
+        splits = [s for s in (self.prepared.train_examples, self.prepared.validation_examples) if s]
+        found = [recorded_groups(Path(settings.cache.folder), name, s) for s in splits]
+        return frozenset.intersection(*found)
 
     def _total_length(self, schedule: Schedule, per_epoch: int) -> Duration | None:
         rows = len(self.prepared.train_lengths)

@@ -54,8 +54,8 @@ HUGGING_FACE_NAMES = {
     "bf16": "train.precision=bf16",
     "output_dir": "output",
     "overwrite_output_dir": "nothing: a run is never overwritten",
-    "save_steps": "train.checkpoint_minutes",
-    "save_strategy": "train.checkpoint_minutes",
+    "save_steps": "train.checkpoint_steps",
+    "save_strategy": "train.checkpoint_steps, train.checkpoint_minutes",
     "save_total_limit": "nothing: the newest two checkpoints and the best are kept",
     "model_name_or_path": "model",
     "train_file": "data.source",
@@ -161,6 +161,9 @@ class TrainRecipe(_Section):
         default=None, description="tokens, padding included, that go through the model at once"
     )
     checkpoint_minutes: Positive | None = Field(default=None, description="time between checkpoints")
+    checkpoint_steps: Count | None = Field(
+        default=None, description="optimizer steps between checkpoints, beside those by time"
+    )
     threads: Count | None = Field(default=None, description="CPU threads")
 
 

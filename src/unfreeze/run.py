@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from unfreeze import durable
-from unfreeze.errors import RequestError, did_you_mean
+from unfreeze.errors import RequestError, ResourceError, did_you_mean
 
 State = Literal["running", "trained", "done", "interrupted", "failed"]
 FORMAT_VERSION = 1
@@ -107,6 +107,8 @@ class Run:
         if not (self.folder / "status.json").is_file():
             raise _not_a_run(self.folder)
         self._started = time.monotonic()
+        self._unwritten: list[str] = []
+        self.log_failure: str | None = None
 
     @classmethod
     def create(cls, folder: str | Path, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
@@ -193,26 +195,49 @@ class Run:
     # events ------------------------------------------------------------------------------------------------------
 
     def log(self, kind: str, step: int, **values: Any) -> Event:
-        """Append an event."""
+        """Append an event.
+
+        A log that cannot be written is no reason to stop training: its lines wait in memory, are tried again with every
+        event, and `log_failure` says why.
+        """
         event = Event(kind, step, round(time.monotonic() - self._started, 3), values)
         record = {"kind": kind, "step": step, "seconds": event.seconds, "time": round(time.time(), 3), **values}
-        durable.append_line(self.folder / "events.jsonl", durable.to_json(record, indent=None))
+        self._unwritten.append(durable.to_json(record, indent=None))
+        try:
+            while self._unwritten:
+                durable.append_line(self.folder / "events.jsonl", self._unwritten[0])
+                del self._unwritten[0]
+            self.log_failure = None
+        except ResourceError as error:
+            self.log_failure = error.what
         return event
+
+    def sync_log(self) -> None:
+        """Flush the log to the disk: what a checkpoint stands on must be as durable as the checkpoint."""
+        path = self.folder / "events.jsonl"
+        try:
+            if path.is_file():
+                durable.sync_log(path)
+        except ResourceError as error:
+            self.log_failure = error.what
 
     def events(self, kind: str | None = None) -> Iterator[Event]:
         """All events in order, or those of one kind; a torn last line is passed over."""
+        for line in self._lines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if kind is None or record.get("kind") == kind:
+                values = {k: v for k, v in record.items() if k not in ("kind", "step", "seconds")}
+                yield Event(record["kind"], record["step"], record["seconds"], values)
+
+    def _lines(self) -> Iterator[str]:
         path = self.folder / "events.jsonl"
-        if not path.is_file():
-            return
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            for line in handle:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if kind is None or record.get("kind") == kind:
-                    values = {k: v for k, v in record.items() if k not in ("kind", "step", "seconds")}
-                    yield Event(record["kind"], record["step"], record["seconds"], values)
+        if path.is_file():
+            with open(path, encoding="utf-8", errors="replace") as handle:
+                yield from handle
+        yield from list(self._unwritten)
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """A record by file name; `default` where it is not there.

@@ -199,9 +199,16 @@ def test_a_head_phase_of_many_epochs_is_recorded_and_one_of_half_an_epoch_is_not
     assert decide([({"head"}, 0.5, 100, 0)], BIG, facts())[0][0] is None
 
 
+def test_what_an_earlier_run_recorded_pays_for_any_length_and_is_said() -> None:
+    found = decide([({"head"}, 0.5, 100, 0)], BIG, facts(recorded=frozenset({"head"})))[0]
+    assert (found.boundary, found.is_there) == ("head", True)
+    assert found.reason.startswith("recorded by an earlier run at head, ")
+    assert decide([({"head"}, 0.5, 100, 0)], BIG, facts(recorded=frozenset({"group 2"})))[0].boundary is None
+
+
 def test_phases_share_one_pass() -> None:
     phases = [({"head"}, 0.7, 10, 0), ({"head", "group 2"}, 0.7, 10, 0)]
-    assert [b for b, _ in decide(phases, BIG, facts())] == ["head", "group 2"]
+    assert [d.boundary for d in decide(phases, BIG, facts())] == ["head", "group 2"]
     assert decide(phases[:1], BIG, facts())[0][0] is None
 
 
@@ -215,13 +222,13 @@ def test_phases_share_one_pass() -> None:
     ],
 )
 def test_the_reason_for_not_recording_is_said(phases: Any, changes: Any, reason: str) -> None:
-    boundary, why = decide(phases, BIG, facts(**changes))[-1]
+    boundary, why, *_ = decide(phases, BIG, facts(**changes))[-1]
     assert boundary is None
     assert reason in why
 
 
 def test_what_was_trained_below_in_an_earlier_phase_is_not_recorded_for_a_later_one() -> None:
     phases = [(set(BIG), 1.0, 10, 0), ({"head"}, 5.0, 10, 0)]
-    boundary, why = decide(phases, BIG, facts())[1]
+    boundary, why, *_ = decide(phases, BIG, facts())[1]
     assert boundary is None
     assert "earlier phase" in why

@@ -216,6 +216,7 @@ def test_a_file_that_is_something_else_is_refused_by_its_content(tmp_path: Path)
         "web page": b"\n<!DOCTYPE html><html></html>",
         "git-lfs": b"version https://git-lfs.github.com/spec/v1\n",
         "JSON objects": b'{"text": "a", "label": "b"}\n',
+        "not a text file": bytes(range(256)) * 8,
     }
     for words, content in contents.items():
         assert words in refused(write(tmp_path / "r.csv", content), "DATA-FORMAT").what

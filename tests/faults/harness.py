@@ -184,7 +184,7 @@ def _run_child(work: Callable[[], object], log: Path) -> None:
 
 def killed_at(number: int) -> Callable[[str, Path], None]:
     """For `durable.fault_points`: SIGKILL at an operation, counted from 0."""
-    return _at(number, lambda path: os.kill(os.getpid(), signal.SIGKILL))
+    return at(number, lambda path: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def failing_at(number: int, error: int) -> Callable[[str, Path], None]:
@@ -193,10 +193,11 @@ def failing_at(number: int, error: int) -> Callable[[str, Path], None]:
     def fail(path: Path) -> None:
         raise OSError(error, os.strerror(error), str(path))
 
-    return _at(number, fail)
+    return at(number, fail)
 
 
-def _at(number: int, act: Callable[[Path], None]) -> Callable[[str, Path], None]:
+def at(number: int, act: Callable[[Path], None]) -> Callable[[str, Path], None]:
+    """For `durable.fault_points`: act at an operation, counted from 0."""
     seen = -1
 
     def observe(operation: str, path: Path) -> None:

@@ -449,6 +449,13 @@ def test_a_file_to_predict_without_the_text_column(models):
     error = refused("run", "z.csv", verb="evaluate")
     assert error.startswith("E-DATA-LABEL-UNSEEN")
     assert "z.csv:2" in error
+    error = refused("run", put("w.csv", csv_text(head="words,label")), verb="evaluate")
+    assert error.startswith("E-DATA-COLUMN")
+    assert "the run reads 'text' and the label from 'label'" in error
+    assert "--set" not in error
+    latin = put("latin.csv", csv_text([("caf\u00e9", "positive")]).encode("cp1252"))
+    for verb in ("evaluate", "predict"):
+        assert "do:    --encoding cp1252" in refused("run", latin, verb=verb)
     assert refused("run", put("empty.csv", ""), verb="predict").startswith("E-DATA-EMPTY")
     Path("run/model/model.safetensors").write_bytes(b"")
     error = refused("run", "a text", verb="predict", status=4)

@@ -15,6 +15,7 @@ import harness
 import numpy as np
 import pytest
 from harness import Place, Point, in_child
+from power import Power
 
 from unfreeze import durable
 
@@ -107,6 +108,28 @@ def test_a_disk_that_fails_at_any_kind_of_write_costs_no_result(
             raise AssertionError(f"{os.strerror(error)} at {point}") from failure
         shutil.rmtree(place.folder / "failed", ignore_errors=True)
         shutil.rmtree(place.folder / "failed-cache", ignore_errors=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a descriptor's path through /proc")
+def test_a_power_cut_at_any_kind_of_write_is_resumed_to_the_bit(
+    place: Place, points: list[Point], unbroken: dict[str, object]
+) -> None:
+    """KR-20: what was not synced is gone, renames of folders that were not synced are undone."""
+    for point in points if IS_LONG else harness.one_of_each(points)[::5]:
+        log, backups = place.folder / "cut.log", place.folder / "backups"
+        backups.mkdir()
+
+        def work(number: int = point.number, backups: Path = backups) -> None:
+            power = Power(place.folder / "cut", backups)
+            with power.watched(), durable.fault_points(harness.at(number, lambda path: power.cut())):
+                place.train("cut")
+
+        assert in_child(work, log) == 137, f"{point}: {log.read_text(encoding='utf-8')}"
+        try:
+            finish(place, "cut", unbroken)
+        except AssertionError as error:
+            raise AssertionError(f"power cut at {point}") from error
+        shutil.rmtree(backups)
 
 
 def _went_on_without(folder: Path) -> bool:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import planted
 import pytest
 import small
+import torch
 
-from unfreeze import api
+from unfreeze import api, costs, durable
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import RequestError, ResourceError
 from unfreeze.run import Run
@@ -75,11 +77,44 @@ def test_rs_01_a_limit_on_the_size_of_files_ends_the_run_which_goes_on_without_i
 
 
 def test_rs_03_a_run_that_will_not_fit_on_the_disk_does_not_begin(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "free_disk_bytes", lambda folder: 1000)
+    monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: 1000)
     with pytest.raises(ResourceError, match=r"needs about .* GB of disk, 0\.00 GB are free") as caught:
         train(place, tmp_path / "run")
     assert caught.value.exit_status == 6
     assert not (tmp_path / "run").exists()
+
+
+def test_rs_04_a_log_that_cannot_be_written_waits_and_training_goes_on(place, tmp_path, monkeypatch):
+    append, failures = durable.append_line, iter(range(5))
+
+    def fails_five_times(path, line):
+        if next(failures, None) is not None:
+            raise ResourceError("DISK", "No space left on device", where=str(path))
+        append(path, line)
+
+    monkeypatch.setattr(durable, "append_line", fails_five_times)
+    seen = []
+    run = train(place, tmp_path / "run", observers=[lambda event: seen.append(event) and None])
+    said = [e.values["text"] for e in seen if e.kind == "notice" and "training goes on" in str(e.values["text"])]
+    assert said == ["No space left on device; training goes on, and the log is tried again with every event"]
+    assert [(e.kind, e.step) for e in Run(run.folder).events()] == [(e.kind, e.step) for e in seen], (
+        "in order, none lost"
+    )
+    assert said[0] in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert weights_of(run.folder) == weights_of(train(place, tmp_path / "unbroken").folder)
+
+
+def test_rs_04_a_log_that_is_never_written_costs_the_log_alone(place, tmp_path, monkeypatch):
+    def fails(path, line):
+        raise ResourceError("DISK", "Input/output error", where=str(path))
+
+    wanted = train(place, tmp_path / "unbroken")
+    monkeypatch.setattr(durable, "append_line", fails)
+    run = train(place, tmp_path / "run")
+    assert run.status.state == "done"
+    assert not (run.folder / "events.jsonl").exists()
+    assert run.metrics["train_loss"] == wanted.metrics["train_loss"]
+    assert "Input/output error; training goes on" in (run.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_rs_05_memory_that_ends_while_reading_is_told_with_what_to_do(place, tmp_path, monkeypatch):
@@ -160,3 +195,41 @@ def test_kr_17_a_run_that_another_process_works_on_is_left_to_it(place, tmp_path
     with Run(run).held(), pytest.raises(RequestError, match=f"another process works on this run: {os.getpid()} on"):
         api.resume(run)
     assert api.resume(run).status.state == "done", "the hold ended with its owner"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_da_34_a_file_that_is_replaced_while_training_changes_nothing_of_this_run(place, tmp_path, suffix):
+    rows = pandas.read_csv(place / "reviews.csv")
+    data = tmp_path / f"reviews{suffix}"
+
+    def write(table):
+        table.to_csv(data, index=False) if suffix == ".csv" else table.to_parquet(data)
+
+    def replace_it(event):
+        if event.kind == "step" and event.step == 3:
+            write(rows.assign(label="another"))
+
+    write(rows)
+    wanted = train(place, tmp_path / "unbroken", data=data)
+    run = train(place, tmp_path / "run", data=data, observers=[replace_it])
+    assert weights_of(run.folder) == weights_of(wanted.folder)
+    assert run.metrics["eval_accuracy"] == wanted.metrics["eval_accuracy"]
+
+
+def test_kr_11_another_number_of_threads_at_the_resume_is_that_of_the_plan(place, tmp_path):
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    stopped(place, tmp_path / "run")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert weights_of(api.resume(tmp_path / "run").folder) == wanted
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path):
+    losses = [
+        [e.values["loss"] for e in train(place, tmp_path / str(n), settings=[f"train.threads={n}"]).events("step")]
+        for n in (1, 2)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

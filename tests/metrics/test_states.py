@@ -16,9 +16,8 @@ from unfreeze.metrics import (
     MultiLabelState,
     PairedState,
     RegressionState,
-    _bootstrap_weights,
-    _macro_f1,
 )
+from unfreeze.metrics.resampling import bootstrap_weights, macro_f1
 
 
 def names(count: int) -> list[str]:
@@ -196,7 +195,7 @@ class TestClassification:
         expected = [
             sk.f1_score(np.repeat(true, d), np.repeat(predicted, d), average="macro", zero_division=0) for d in draws
         ]
-        assert _macro_f1(draws, true, predicted) == pytest.approx(expected)
+        assert macro_f1(draws, true, predicted) == pytest.approx(expected)
 
     def test_intervals_hold_the_truth_about_as_often_as_they_claim(self) -> None:
         chance = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.3, 0.6]]) * np.array([[0.5], [0.3], [0.2]])
@@ -591,7 +590,7 @@ def test_importing_the_modules_loads_neither_torch_nor_scikit_learn() -> None:
 
 class TestBootstrapWeights:
     def test_they_are_a_poisson_draw_for_each_row_and_repetition(self) -> None:
-        weights = _bootstrap_weights(0, np.arange(4000))
+        weights = bootstrap_weights(0, np.arange(4000))
         assert (weights[:, 0] == 1).all()
         drawn = weights[:, 1:]
         assert drawn.shape == (4000, REPLICATES)
@@ -601,14 +600,14 @@ class TestBootstrapWeights:
         assert np.abs(np.corrcoef(drawn.T) - np.eye(REPLICATES)).max() < 0.1
 
     def test_a_rows_weights_depend_on_seed_and_row_alone(self) -> None:
-        together = _bootstrap_weights(3, np.array([7, 2, 2**40]))
-        alone = _bootstrap_weights(3, np.array([2**40]))
+        together = bootstrap_weights(3, np.array([7, 2, 2**40]))
+        alone = bootstrap_weights(3, np.array([2**40]))
         assert (together[2] == alone[0]).all()
         assert (together[0] != together[1]).any()
-        assert (together[1] != _bootstrap_weights(4, np.array([2]))[0]).any()
+        assert (together[1] != bootstrap_weights(4, np.array([2]))[0]).any()
 
     def test_they_are_the_same_on_every_machine(self) -> None:
-        assert _bootstrap_weights(0, np.array([5]))[0, 1:13].astype(int).tolist() == [
+        assert bootstrap_weights(0, np.array([5]))[0, 1:13].astype(int).tolist() == [
             2,
             2,
             0,

@@ -168,6 +168,13 @@ def test_long_texts_are_shortened(tmp_path):
     assert " end" not in page.text[page.text.index("begin") :][:5000]
 
 
+def test_numbers_have_no_column_of_probabilities(tmp_path):
+    run = made_up.write_run(tmp_path / "run")
+    assert "Predicted Probability Surprise" in page_of(run).text
+    made_up.change_json(run, "mistakes.json", lambda m: [{**row, "probability": None} for row in m])
+    assert "Predicted Surprise" in page_of(run).text
+
+
 def test_expected_stands_beside_happened_and_no_folder_is_named(tmp_path):
     run = made_up.write_run(tmp_path / "run")
     made_up.change_json(run, "plan.json", lambda p: p["choices"].append(

@@ -56,6 +56,13 @@ def test_every_rule_has_its_answer(values: list[Any], names: list[str] | None, e
     assert reason
 
 
+def test_a_label_made_of_two_others_is_pointed_at() -> None:
+    _, reason = guess_problem_type(["slow", "loud", "slow;loud", "a, b"], None)
+    assert "'slow;loud' is one of them" in reason
+    assert "--set options.problem_type=multi_label_classification" in reason
+    assert "--set" not in guess_problem_type(["slow", "loud", "New York, NY"], None)[1]
+
+
 def test_what_the_user_says_wins() -> None:
     assert learn_labels([1, 2, 3], problem_type="regression").problem_type == NUMBER
     assert learn_labels([1.5, 2.5], problem_type="single_label_classification").labels == ("1.5", "2.5")

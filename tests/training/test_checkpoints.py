@@ -123,6 +123,16 @@ def test_a_run_that_dies_at_any_event_ends_with_the_same_weights(
         assert small.fingerprint(engine(folder).train()) == unbroken, f"after event {number}, {seen[-1]}"
 
 
+def test_checkpoints_come_by_steps_where_that_is_asked(
+    engine: Callable[..., Any], unbroken: str, tmp_path: Path
+) -> None:
+    made = engine(tmp_path / "run", checkpoint_steps=3)
+    assert small.fingerprint(made.train()) == unbroken
+    saved = {event.step for event in made.run.events("checkpoint")}
+    last = max(saved)
+    assert {0, *range(3, last, 3)} <= saved
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_process_killed_while_it_writes_leaves_a_run_that_ends_with_the_same_weights(

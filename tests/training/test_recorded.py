@@ -154,3 +154,23 @@ def test_a_damaged_store_is_found_said_and_recorded_anew(damage: str, made: Any,
     second.train()
     assert sum("recorded anew" in text for text in notices(second)) == 4
     assert_bit_equal(second.model, first.model)
+
+
+def test_the_plan_of_a_second_run_knows_what_the_first_recorded(tmp_path: Path) -> None:
+    from unfreeze import api
+    from unfreeze.testing import tiny_model
+
+    rows = small.reviews(60)
+    tiny_model(tmp_path / "tiny", texts=[row["text"] for row in rows])
+
+    def plan_of(**changes: Any) -> Any:
+        settings = [f"cache.folder={tmp_path / 'cache'}", *changes.pop("settings", [])]
+        return {"data": rows, "model": tmp_path / "tiny", "schedule": "head", "settings": settings, **changes}
+
+    before = api.plan(**plan_of())
+    assert (before.phases[0].boundary, before.phases[0].is_recorded) == ("head", False)
+    api.train(**plan_of(output=tmp_path / "run", baselines=False))
+    assert api.plan(**plan_of()).phases[0].is_recorded
+    assert "recorded by an earlier run" in api.plan(**plan_of(seed=0)).phases[0].source_reason
+    assert not api.plan(**plan_of(settings=["cache.reuse=false"])).phases[0].is_recorded
+    assert not api.plan(**{**plan_of(), "data": rows[:-1]}).phases[0].is_recorded

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 from unfreeze.models.layers import HEAD, STEM
 
@@ -31,6 +32,7 @@ class RowFacts:
         width: Of the hidden states.
         are_drawn_anew: Whether rows are augmented at random.
         budget_bytes: Disk for recordings.
+        recorded: Groups at whose input an earlier run has recorded these rows.
     """
 
     train_tokens: int
@@ -40,6 +42,23 @@ class RowFacts:
     width: int
     are_drawn_anew: bool
     budget_bytes: int
+    recorded: frozenset[str] = frozenset()
+
+
+class Decision(NamedTuple):
+    """Where a phase's inputs come from.
+
+    Attributes:
+        boundary: The group at whose input they are recorded; None: they are not.
+        reason: Why, or why not.
+        stored_bytes: Disk that the recording takes.
+        is_there: Whether an earlier run has made it.
+    """
+
+    boundary: str | None
+    reason: str
+    stored_bytes: int = 0
+    is_there: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,20 +72,20 @@ class _Candidate:
 
 def decide(
     phases: Sequence[tuple[set[str], float, int, int]], sizes: Mapping[str, int], facts: RowFacts
-) -> list[tuple[str | None, str]]:
-    """Boundary and reason for each phase.
+) -> list[Decision]:
+    """One decision for each phase.
 
     Args:
         phases: Trained groups, epochs, steps, steps between evaluations (0: none).
         sizes: Parameters of each group, from the input.
         facts: Rows and budget.
     """
-    answers: list[tuple[str | None, str]] = []
+    answers: list[Decision] = []
     candidates: list[_Candidate] = []
     trained_before: set[str] = set()
     for index, (trained, epochs, steps, every) in enumerate(phases):
         boundary, why = _boundary(trained, trained_before, sizes, facts)
-        answers.append((None, why))
+        answers.append(Decision(None, why))
         if boundary is not None:
             candidates.append(_candidate(index, boundary, epochs, steps // every if every else 0, sizes, facts))
         trained_before |= trained
@@ -75,14 +94,18 @@ def decide(
         size = f"{candidate.stored_bytes / 1e6:,.0f} MB"
         if candidate in chosen:
             saved = candidate.saved_tokens * candidate.below_seconds_per_token
-            answers[candidate.index] = (
+            is_there = candidate.boundary in facts.recorded
+            found = "recorded by an earlier run" if is_there else "recorded"
+            answers[candidate.index] = Decision(
                 candidate.boundary,
-                f"recorded at {candidate.boundary}, {size}: saves about {_duration(saved)} of repeated forwards",
+                f"{found} at {candidate.boundary}, {size}: saves about {_duration(saved)} of repeated forwards",
+                candidate.stored_bytes,
+                is_there,
             )
         elif candidate.stored_bytes > facts.budget_bytes:
-            answers[candidate.index] = (None, f"not recorded: {size} exceed the budget (cache.budget)")
+            answers[candidate.index] = Decision(None, f"not recorded: {size} exceed the budget (cache.budget)")
         else:
-            answers[candidate.index] = (None, "not recorded: one pass would cost as much as it saves")
+            answers[candidate.index] = Decision(None, "not recorded: one pass would cost as much as it saves")
     return answers
 
 
@@ -131,7 +154,8 @@ def _best(candidates: Sequence[_Candidate], facts: RowFacts) -> tuple[_Candidate
                 continue
             repeated = sum(c.saved_tokens * c.below_seconds_per_token for c in chosen)
             # The stored bytes are written once and read back once an epoch, mostly from memory.
-            cost = tokens * max(c.below_seconds_per_token for c in chosen) + 2 * stored / DISK_BYTES_PER_SECOND
+            passed = [c.below_seconds_per_token for c in chosen if c.boundary not in facts.recorded]
+            cost = tokens * max(passed, default=0.0) + 2 * stored / DISK_BYTES_PER_SECOND
             gain = repeated - cost
             if gain > max(best[0], LEAST_GAIN * repeated):
                 best = (gain, chosen)

@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unfreeze import durable
+from unfreeze.types import Example
 
 FORMAT_VERSION = 2
 _LOCK_PREFIX = ".lock-"
@@ -45,6 +46,16 @@ def key_of(facts: Mapping[str, Any]) -> str:
     """A short name for everything the recorded values depend on."""
     text = durable.to_json({"format": FORMAT_VERSION, **facts}, indent=2)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def content_of(examples: Sequence[Example]) -> str:
+    """SHA-256 of encoded rows: text, tokenizer, roles and limits are all in it."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for name, values in sorted(example.inputs.items()):
+            digest.update(f"{name} {values.dtype} {values.shape};".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 class Store:
@@ -202,6 +213,17 @@ def entries(folder: Path) -> list[Entry]:
                 size = sum(f.stat().st_size for f in path.iterdir())
                 found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / "store.json")))
     return sorted(found, key=lambda e: e.used)
+
+
+def recorded_groups(folder: Path, model: str, examples: Sequence[Example]) -> frozenset[str]:
+    """Groups at whose input these rows lie recorded, by a model of that name: for a forecast, not for use."""
+    content = content_of(examples)
+    facts = [e.facts for e in entries(folder)]
+    return frozenset(
+        f["boundary"]["group"]
+        for f in facts
+        if f.get("rows") == content and f.get("about", {}).get("model") == model and "boundary" in f
+    )
 
 
 def _facts_in(file: Path) -> dict[str, Any]:

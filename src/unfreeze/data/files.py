@@ -70,7 +70,7 @@ class Reading:
                 "DATA-ENCODING",
                 f"there is no text encoding {self.encoding!r}",
                 where="data.encoding",
-                remedy="write for example --set data.encoding=cp1252, latin-1, utf-16, shift_jis or gb18030",
+                remedy="write for example --set data.encoding=cp1252; or latin-1, utf-16, shift_jis, gb18030",
             ) from None
 
 
@@ -224,11 +224,22 @@ def _encoding_error(path: Path, name: str, encoding: str | None) -> DataError:
     what = f"{name} is not {encoding or 'UTF-8'}: byte 0x{content[bad]:02x} in row {row} ({reason})"
     if encoding:
         remedy = f"name another encoding than {encoding}, or leave it away for UTF-8"
+    elif _is_binary(content):
+        remedy = "save it as text, such as CSV in UTF-8"
+        return DataError(
+            "DATA-FORMAT", f"{name} is not a text file: byte 0x{content[bad]:02x}", where=name, remedy=remedy
+        )
     elif _has_utf8_beside(content):
         remedy = f"the rest of the file is UTF-8, so correct row {row}; its encodings are mixed"
     else:
         remedy = f"--set data.encoding={_single_byte_guess(content)}"
     return DataError("DATA-ENCODING", what, where=f"{name}:{row}", remedy=remedy)
+
+
+def _is_binary(content: bytes) -> bool:
+    """Whether more than 1 % of the beginning are control characters, which no table in any encoding holds."""
+    start = content[:65536]
+    return len(re.findall(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", start)) > 0.01 * len(start)
 
 
 def _has_utf8_beside(content: bytes) -> bool:

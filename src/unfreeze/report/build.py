@@ -168,7 +168,7 @@ def _mistakes(records: Records) -> list[dict[str, str]]:
             "text": wording.shortened(str(m.get("text", "")), _TEXT_LENGTH),
             "true": wording.shortened(wording.answer(m.get("true")), 120),
             "predicted": wording.shortened(wording.answer(m.get("predicted")), 120),
-            "probability": wording.percent(m.get("probability")) if m.get("probability") is not None else "\u2013",
+            "probability": wording.percent(m.get("probability")) if m.get("probability") is not None else "",
             "surprise": f"{m['surprise']:.3g}" if wording.is_number(m.get("surprise")) else "\u2013",
         }
         for m in records.mistakes

@@ -206,13 +206,25 @@ def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tu
     )
     if any(n is None for n in numbers) or names or digits:
         kinds = len({canonical(v) for v in values})
-        return "single_label_classification", f"the label column holds {kinds} different values"
+        reason = f"the label column holds {kinds} different values{_hint_at_parts(values)}"
+        return "single_label_classification", reason
     kinds = len(set(numbers))
     if any(n != int(n) for n in numbers if n is not None and math.isfinite(n)):
         return "regression", "the label column holds numbers with a fractional part"
     if kinds > MOST_NUMERIC_CLASSES or (kinds > 10 and kinds * 3 > len(numbers)):
         return "regression", f"the label column holds {kinds} different numbers"
     return "single_label_classification", f"the label column holds {kinds} different whole numbers"
+
+
+def _hint_at_parts(values: Sequence[Any]) -> str:
+    """What to type where a label such as ``"slow;loud"`` looks like two of the others."""
+    texts = {v.strip() for v in values if isinstance(v, str)}
+    whole = {t for t in texts if not _SEPARATOR.search(t)}
+    joined = sorted(t for t in texts - whole if whole.issuperset(_SEPARATOR.split(t)))
+    if not joined:
+        return ""
+    setting = "--set options.problem_type=multi_label_classification"
+    return f"; {joined[0]!r} is one of them, though its parts are labels too: {setting} reads it as several"
 
 
 def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:

@@ -34,7 +34,7 @@ from unfreeze.machine import give_back_device_memory, is_out_of_memory, not_enou
 from unfreeze.models.layers import LayerGroups, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
-from unfreeze.run import Event, Run
+from unfreeze.run import Run
 from unfreeze.tasks.base import Task
 from unfreeze.training.checkpoints import Best, Checkpoint, Checkpoints, TrainState
 from unfreeze.training.dropout import Dropout
@@ -108,6 +108,7 @@ class Engine:
         self.dropout = Dropout(model)
         self.words: SeenWords | None = None
         self._asked_to_stop = False
+        self._has_told_of_the_log = False
         self._cause = ""
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
         mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
@@ -203,7 +204,10 @@ class Engine:
                 self._save()
                 self.stop.signal_name = self.stop.signal_name or "an observer"
                 self.stop.check(str(self.run.folder))
-            if time.monotonic() - last_save > self.settings.checkpoint_minutes * 60:
+            every = self.settings.checkpoint_steps
+            if (every and self.state.step % every == 0) or (
+                time.monotonic() - last_save > self.settings.checkpoint_minutes * 60
+            ):
                 self.moments |= moments_by_name(optimizer.optimizer)
                 self._save()
                 last_save = time.monotonic()
@@ -544,6 +548,7 @@ class Engine:
     def _save(self) -> None:
         # After the last phase no step follows that would need the moments, and they are twice as large as the weights.
         moments = self.moments if self.state.phase < len(self.phases) else {}
+        self.run.sync_log()
         self.checkpoints.save(Checkpoint(self.state, self._weights(), moments))
         self._tell("checkpoint", phase=self.state.phase, phase_step=self.state.phase_step)
 
@@ -556,10 +561,15 @@ class Engine:
         self._tell("resumed", phase=self.state.phase, phase_step=self.state.phase_step)
 
     def _tell(self, kind: str, **values: object) -> None:
-        event: Event = self.run.log(kind, self.state.step, **values)
-        for observer in self.observers:
-            if observer(event):
-                self._asked_to_stop = True
+        events = [self.run.log(kind, self.state.step, **values)]
+        if self.run.log_failure is not None and not self._has_told_of_the_log:
+            self._has_told_of_the_log = True
+            text = f"{self.run.log_failure}; training goes on, and the log is tried again with every event"
+            events.append(self.run.log("notice", self.state.step, text=text))
+        for event in events:
+            for observer in self.observers:
+                if observer(event):
+                    self._asked_to_stop = True
 
 
 @contextlib.contextmanager

@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
-from unfreeze.activations.store import Store, key_of
+from unfreeze.activations.store import Store, content_of, key_of
 from unfreeze.errors import ResourceError
 from unfreeze.machine import is_out_of_memory
 from unfreeze.models.layers import LayerGroups
@@ -188,7 +187,7 @@ class Sources:
         """Everything the recorded values depend on."""
         return {
             "weights": _weights_below(self.model, self.groups, checked.boundary.below),
-            "rows": _content_of(examples),
+            "rows": content_of(examples),
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
             "attention": getattr(self.model.config, "_attn_implementation", None),
@@ -212,16 +211,6 @@ def _weights_below(model: torch.nn.Module, groups: LayerGroups, below: Sequence[
 def _bytes_of(tensor: torch.Tensor) -> Any:
     """A tensor's memory, not copied where it lies on the CPU already."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def _content_of(examples: Sequence[Example]) -> str:
-    """SHA-256 of the encoded rows: text, tokenizer, roles and limits are all in it."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for name, values in sorted(example.inputs.items()):
-            digest.update(f"{name} {values.dtype} {values.shape};".encode())
-            digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
 
 
 def check_same_source(before: str, now: str, where: str) -> None:
