@@ -355,7 +355,7 @@ def evaluate(
     table = rows_to_use(data, encoding)
     stored = using.task.roles
     asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
-    with _columns_of_a_run(using.task):
+    with _columns_of_a_run(using.task, table):
         using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
     result = evaluate_rows(using.task, using.model, table, device=using.device)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
@@ -383,7 +383,7 @@ def predict(
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
-    with _columns_of_a_run(using.task):
+    with _columns_of_a_run(using.task, table):
         using.task.roles = _text_columns(using.task, table, _say(console))
     yield from using.stream(table)
 
@@ -400,16 +400,18 @@ def rows_to_use(data: Any, encoding: str | None = None) -> Table:
 
 
 @contextmanager
-def _columns_of_a_run(task: Task) -> Iterator[None]:
+def _columns_of_a_run(task: Task, table: Table) -> Iterator[None]:
     """A finished run has its columns: where training advises a setting, here the file is to be changed."""
     try:
         yield
     except DataError as error:
-        if "--set data." not in (error.remedy or ""):
+        if error.code not in ("DATA-COLUMN", "DATA-TEXT"):
             raise
         label = f" and the label from {task.roles.label!r}" if task.roles.label else ""
         text = " and ".join(repr(name) for name in task.roles.text)
-        raise _advised(error, f"name the file's columns as in training: the run reads {text}{label}") from None
+        columns = ", ".join(map(repr, table.columns))
+        remedy = f"name the columns as in training: the run reads {text}{label}; there are {columns}"
+        raise _advised(error, remedy) from None
 
 
 def _advised(error: DataError, remedy: str) -> DataError:

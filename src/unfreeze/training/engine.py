@@ -313,9 +313,20 @@ class Engine:
         norm = self._clip(trainable)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse_update(loss, norm, batches, optimizer)
-        optimizer.step()
+        self._apply(optimizer)
         optimizer.zero_grad(set_to_none=True)
         return loss, norm, sum(b.size_tokens for b in batches)
+
+    def _apply(self, optimizer: Any) -> None:
+        """The update.
+
+        Trap: Accelerate's own step looks on the disk, twice, whether a package is installed: on recorded inputs a
+        tenth of a step. Beside that it only asks the scaler, where there is one.
+        """
+        if self.accelerator.scaler is None:
+            optimizer.optimizer.step()
+        else:
+            optimizer.step()
 
     def _use_less_memory(self, chosen: np.ndarray, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Halve what goes through the model at once; steps, order and batch stay as they are.
