@@ -6,7 +6,7 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from unfreeze.errors import (
 )
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.models.layers import LayerGroups
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
 from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
 from unfreeze.randomness import seed_all
@@ -45,6 +46,7 @@ from unfreeze.tasks.base import Task
 from unfreeze.training.engine import Engine
 from unfreeze.training.interruption import StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
+from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
 
 RUNS_FOLDER = "runs"
@@ -226,6 +228,7 @@ def _carry_out(
             pretrained=lambda: _pretrained(prepared, plan_),
             check=check,
             say=say,
+            rows_of=_recorded_rows(run, prepared, plan_, using, check),
         )
         _judge_and_report(run, say)
         run.set_status(Status("done", step=plan_.total_steps, exit_status=0))
@@ -279,6 +282,29 @@ def _fine_tuned(
         },
     )
     return model
+
+
+def _recorded_rows(
+    run: TrainedRun, prepared: Prepared, plan_: Plan, using: Predictor, check: Callable[[], None]
+) -> Callable[[Rows], Rows] | None:
+    """Rows to measure from what is recorded of their frozen part; None where the plan records nothing."""
+    if not plan_.settings.cache.reuse or not any(phase.boundary for phase in plan_.phases):
+        return None
+
+    def tell(kind: str, **values: Any) -> None:
+        run.log(kind, plan_.total_steps, **values)
+
+    return Sources(
+        using.task,
+        using.model,
+        LayerGroups.of(using.model),
+        plan_.phases,
+        plan_.settings,
+        Rows(using.task, prepared.train_examples),
+        None,
+        tell=tell,
+        check_stop=check,
+    ).after_training
 
 
 def _pretrained(prepared: Prepared, plan_: Plan) -> torch.nn.Module:

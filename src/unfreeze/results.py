@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from unfreeze import baselines, durable
+from unfreeze.activations.rows import Rows
 from unfreeze.data.table import Table
-from unfreeze.evaluation import Evaluation, evaluate_rows, features_of
+from unfreeze.evaluation import Evaluation, evaluate_examples, evaluate_rows, features_of
 from unfreeze.metrics import MultiLabelState, PairedState
 from unfreeze.preparation import Prepared
 from unfreeze.run import Run
@@ -31,6 +32,7 @@ def measure(
     pretrained: Callable[[], torch.nn.Module],
     check: Callable[[], None],
     say: Say,
+    rows_of: Callable[[Rows], Rows] | None = None,
 ) -> None:
     """Write eval_results.json, test_results.json, summary.json, mistakes.json and baselines.json.
 
@@ -41,6 +43,8 @@ def measure(
         pretrained: Loads the model as it was before training, for the frozen-features baseline.
         check: Called between batches; raises when the run is to stop.
         say: Told what is being done.
+        rows_of: Gives rows from where their frozen part was recorded; None: they go through the whole model as they are
+            read.
     """
     reported: tuple[str, Table, Evaluation, np.ndarray] | None = None
     for split, table in (("eval", prepared.validation), ("test", prepared.test)):
@@ -48,7 +52,7 @@ def measure(
             continue
         say(f"evaluating {len(table):,} {'validation' if split == 'eval' else 'test'} rows")
         collected = _Collected(task, len(table))
-        found = evaluate_rows(task, model, table, seed=prepared.recipe.seed, observe=collected, check=check)
+        found = _evaluated(task, model, table, rows_of, seed=prepared.recipe.seed, observe=collected, check=check)
         run.write_results(split, found.to_json())
         reported = (split, table, found, collected.values)
     if reported is None:
@@ -60,6 +64,16 @@ def measure(
     if prepared.recipe.baselines and task.compares_with:
         compared = _compare(prepared, task, table, predictions, pretrained, check, say)
         durable.write_json(run.folder / "baselines.json", compared)
+
+
+def _evaluated(
+    task: Task, model: torch.nn.Module, table: Table, rows_of: Callable[[Rows], Rows] | None, **settings: Any
+) -> Evaluation:
+    if rows_of is None:
+        return evaluate_rows(task, model, table, **settings)
+    rows = rows_of(Rows(task, [e for row in table for e in task.encode(row, train=True)]))
+    with rows.open():
+        return evaluate_examples(task, model, rows.examples, source=rows, **settings)
 
 
 class _Collected:

@@ -156,6 +156,40 @@ def test_a_damaged_store_is_found_said_and_recorded_anew(damage: str, made: Any,
     assert_bit_equal(second.model, first.model)
 
 
+@pytest.mark.parametrize(("schedule", "splits"), [("head", 3), (["head", "all"], 2)], ids=["head", "then all"])
+def test_rows_to_report_on_are_recorded_where_nothing_below_was_trained(
+    schedule: Any, splits: int, tmp_path: Path
+) -> None:
+    from unfreeze import api
+    from unfreeze.testing import tiny_model
+
+    rows = small.reviews(80)
+    tiny_model(tmp_path / "tiny", texts=[row["text"] for row in rows])
+
+    def trained(name: str, rate: float) -> Any:
+        return api.train(
+            rows[:60],
+            test=rows[60:],
+            model=tmp_path / "tiny",
+            schedule=schedule,
+            output=tmp_path / name,
+            settings=[f"cache.folder={tmp_path / 'cache'}", f"train.learning_rate={rate}", "train.epochs=4"],
+            baselines=False,
+        )
+
+    def recordings(run: Any) -> int:
+        return sum("recording" in event.values["text"] for event in run.events("notice"))
+
+    first = trained("first", 1e-4)
+    assert recordings(first) == splits == len(entries(tmp_path / "cache"))
+    # What is reported is what the model that was written answers.
+    again = first.evaluate(rows[60:])
+    assert again["eval_accuracy"] == first.metrics["test_accuracy"]
+    assert again["eval_loss"] == pytest.approx(first.metrics["test_loss"], rel=1e-5)
+    second = trained("second", 2e-4)
+    assert (recordings(second), len(entries(tmp_path / "cache"))) == (0, splits)
+
+
 def test_the_plan_of_a_second_run_knows_what_the_first_recorded(tmp_path: Path) -> None:
     from unfreeze import api
     from unfreeze.testing import tiny_model

@@ -2,8 +2,9 @@
 
 A phase whose lowest trained group has the share *f* of the layers' weights below it computes ``2 f W`` operations for
 each token and epoch only to repeat itself. Recording costs one such pass over training and held-out rows and the
-writing and reading of ``width x 2`` bytes a token. One pass can record every boundary that nothing below has been
-trained for, so phases are decided together: of all sets of phases, the one that saves most.
+writing and reading of ``width x 2`` bytes a token (4 of rows that are only measured). One pass can record every
+boundary that nothing below has been trained for, so phases are decided together: of all sets of phases, the one that
+saves most.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from unfreeze.models.layers import HEAD, STEM
 # What a plain CPU does; only the ratio of the two matters, and recording rarely hangs on it.
 FLOPS_PER_SECOND = 1.0e11
 DISK_BYTES_PER_SECOND = 3.0e8
-BYTES_PER_NUMBER = 2
+# Trained on in half precision, measured in single precision.
+BYTES_PER_NUMBER, BYTES_PER_MEASURED_NUMBER = 2, 4
 # A recording that saves less than a tenth of the phase's own repeated work is not worth its disk.
 LEAST_GAIN = 0.1
 
@@ -131,15 +133,17 @@ def _candidate(
 ) -> _Candidate:
     names = list(sizes)
     below = sum(sizes[n] for n in names[: names.index(boundary)] if n != STEM)
-    tokens = facts.train_tokens + facts.held_out_tokens
-    positions = facts.train_rows + facts.held_out_rows if boundary == HEAD else tokens
+    positions = facts.train_rows, facts.held_out_rows
+    if boundary != HEAD:
+        positions = facts.train_tokens, facts.held_out_tokens
+    numbers = positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
         index,
         boundary,
         2 * below / FLOPS_PER_SECOND,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
         # 8 bytes a row say where it starts.
-        positions * facts.width * BYTES_PER_NUMBER + 8 * (facts.train_rows + facts.held_out_rows),
+        numbers * facts.width + 8 * (facts.train_rows + facts.held_out_rows),
     )
 
 

@@ -1,14 +1,15 @@
 """Where a phase's inputs come from: the rows themselves, or what was recorded of their frozen part.
 
 The plan says which phases are to be recorded; here the boundary is found, checked on a probe, recorded once for all
-phases that can share the pass, and refused, with the reason, where the check does not agree.
+phases that can share the pass, and refused, with the reason, where the check does not agree. Rows that are measured and
+not trained on are recorded in float32, so that their figures are the whole model's.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
 FROM_ROWS = "rows"
+EXACT = "float32"
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,37 @@ class Sources:
         if boundary not in self._made:
             return self.rows
         checked, stores = self._made[boundary]
-        replay = Replay(
-            self.model, self.groups, checked.boundary, inputs_like(self.task, self.model, self.rows.train.examples)
-        )
+        replay = self._replay(checked)
         train = RecordedRows(self.rows.train, checked, stores[0], replay)
         rows = self.rows.validation
         validation = RecordedRows(rows, checked, stores[1], replay) if rows is not None else None
         return Source(train, validation, f"{checked.boundary.group}, {checked.dtype}")
+
+    def after_training(self, rows: Rows) -> Rows:
+        """Rows to measure, from the highest recorded boundary below which no phase has trained; else as they are.
+
+        Another run with the same frozen part, of another rate or seed, finds them there.
+        """
+        boundary = self._never_trained_below()
+        checked = self._checked(boundary) if boundary is not None else None
+        if checked is None:
+            return rows
+        try:
+            (store,) = self._recorded([checked], rows, is_measured=True)
+        except (Refused, ResourceError, OSError) as error:
+            self._refuse_recording([checked], error)
+            return rows
+        return RecordedRows(rows, checked, store, self._replay(checked))
+
+    def _never_trained_below(self) -> str | None:
+        order = list(self.groups.names)
+        lowest = min(order.index(group) for phase in self.phases for group in phase.learning_rates)
+        found = {p.boundary for p in self.phases if p.boundary is not None and order.index(p.boundary) <= lowest}
+        return max(found, key=order.index, default=None)
+
+    def _replay(self, checked: Checked) -> Replay:
+        inputs = inputs_like(self.task, self.model, self.rows.train.examples)
+        return Replay(self.model, self.groups, checked.boundary, inputs)
 
     # recording ---------------------------------------------------------------------------------------------------
 
@@ -100,13 +126,11 @@ class Sources:
         if not checked:
             return
         try:
-            stores = [
-                self._recorded(checked, rows) for rows in (self.rows.train, self.rows.validation) if rows is not None
-            ]
+            stores = [self._recorded(checked, self.rows.train)]
+            if self.rows.validation is not None:
+                stores.append(self._recorded(checked, self.rows.validation, is_measured=True))
         except (Refused, ResourceError, OSError) as error:
-            # A folder that cannot be used is no reason not to train.
-            reason = error.what if isinstance(error, ResourceError) else str(error)
-            self._refuse([c.boundary.group for c in checked], reason)
+            self._refuse_recording(checked, error)
             return
         for position, c in enumerate(checked):
             own = [made[position] for made in stores]
@@ -151,7 +175,14 @@ class Sources:
         self._refused |= set(groups)
         self.tell("notice", text=f"not recorded at {', '.join(groups)}: {reason}; the rows go through the whole model")
 
-    def _recorded(self, checked: Sequence[Checked], rows: Rows) -> list[Store]:
+    def _refuse_recording(self, checked: Sequence[Checked], error: Exception) -> None:
+        """A folder that cannot be used is no reason not to train."""
+        reason = error.what if isinstance(error, ResourceError) else str(error)
+        self._refuse([c.boundary.group for c in checked], reason)
+
+    def _recorded(self, checked: Sequence[Checked], rows: Rows, *, is_measured: bool = False) -> list[Store]:
+        if is_measured:
+            checked = [replace(c, dtype=EXACT) for c in checked]
         facts = [self._facts(c, rows.examples) for c in checked]
         folder = Path(self.settings.cache.folder)
         started: list[int] = []
