@@ -29,5 +29,8 @@ Rules of a fair comparison
 - Memory is what lies above the level when the model is loaded and training begins; what the C library holds free is
   given back first, for every system, since memory that is kept for reuse would hide a later rise.
 - Accuracy is compared with ``b``, attention dropout on, so that the price of turning it off would show.
+- The `curves` cells ask another question, how soon a model is good, and have rules of their own: each system has its
+  own rates and epochs (stated above their table), both evaluate while they train, on the same rows held out, with those
+  seconds counted, and both keep their best weights. On long texts the peer is form ``c``, and its steps are scaled.
 - All records are rendered, the unfavourable ones and the failures too; the latest record of a cell counts.
 """

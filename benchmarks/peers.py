@@ -38,6 +38,7 @@ class Trained:
         labels: Output to label.
         share_of_steps: Part of the job's steps that was really made.
         curve: Seconds since the start of training and accuracy on the rows held out, at each evaluation.
+        evaluation_seconds: That all of them took.
     """
 
     trainer: Any
@@ -45,13 +46,17 @@ class Trained:
     labels: list[str]
     share_of_steps: float
     curve: list[tuple[float, float]] = field(default_factory=list)
+    evaluation_seconds: float = 0.0
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label of each text, in order."""
+        return [self.labels[i] for i in self.logits(texts).argmax(-1)]
+
+    def logits(self, texts: Sequence[str]) -> Any:
+        """(texts, labels), in the order of the texts."""
         # Trap: rows to predict are grouped by length too, and the answers would come in that order.
         self.trainer.args.train_sampling_strategy = "sequential"
-        logits = self.trainer.predict(self.encode(texts)).predictions
-        return [self.labels[i] for i in logits.argmax(-1)]
+        return self.trainer.predict(self.encode(texts)).predictions
 
 
 def fine_tune(
@@ -74,7 +79,7 @@ def fine_tune(
         most_steps: Stop after so many steps. Only for form ``a``, whose steps are all of the same padded size, so that
             the time of all follows from the time of some.
         trained: Beginnings of the names of the parameters that train; the others are frozen. None: all train.
-        held_out: Rows that are evaluated on four times an epoch.
+        held_out: Rows that are evaluated on four times an epoch; the best weights are kept, as unfreeze does.
     """
     import transformers
 
@@ -89,9 +94,9 @@ def fine_tune(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(trained))
     arguments = _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1)
-    curve: list[tuple[float, float]] = []
+    following = _following(meter)
     if held_out:
-        arguments.eval_strategy, arguments.eval_steps = "steps", max(1, all_steps // job.epochs // 4)
+        arguments.eval_strategy, arguments.eval_steps = "steps", -(-all_steps // (4 * job.epochs))
         arguments.per_device_eval_batch_size = 64
     trainer = transformers.Trainer(
         model,
@@ -100,22 +105,36 @@ def fine_tune(
         eval_dataset=_labelled(held_out, encode, job.labels) if held_out else None,
         data_collator=None if form == "a" else transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
-        callbacks=[_following(meter, curve)],
+        callbacks=[following],
     )
     meter.watch(trainer.model)
     with meter:
         trainer.train()
+        following.give_back_best(model)
     trainer.save_model()
-    return Trained(trainer, encode, job.labels, steps / all_steps, curve)
+    return Trained(trainer, encode, job.labels, steps / all_steps, following.curve, following.evaluation_seconds)
 
 
-def _following(meter: Meter, curve: list[tuple[float, float]]) -> Any:
-    """A callback that notes when an evaluation was done and what it found."""
+def _following(meter: Meter) -> Any:
+    """A callback that notes when an evaluation was done and what it found, and keeps the best weights in memory."""
     import transformers
 
     class Following(transformers.TrainerCallback):  # type: ignore[misc]
-        def on_evaluate(self, arguments: Any, state: Any, control: Any, **given: Any) -> None:
-            curve.append((meter.so_far(), given["metrics"]["eval_accuracy"]))
+        def __init__(self) -> None:
+            self.curve: list[tuple[float, float]] = []
+            self.evaluation_seconds = 0.0
+            self.best: tuple[float, dict[str, Any]] | None = None
+
+        def on_evaluate(self, arguments: Any, state: Any, control: Any, *, model: Any, metrics: Any, **_: Any) -> None:
+            accuracy = metrics["eval_accuracy"]
+            self.curve.append((meter.so_far(), accuracy))
+            self.evaluation_seconds += metrics["eval_runtime"]
+            if self.best is None or accuracy > self.best[0]:
+                self.best = accuracy, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        def give_back_best(self, model: Any) -> None:
+            if self.best is not None:
+                model.load_state_dict(self.best[1])
 
     return Following()
 

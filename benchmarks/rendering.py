@@ -217,17 +217,17 @@ def _tutorial(done: Records) -> list[str]:
 
 def _accuracy(done: Records) -> list[str]:
     lines: list[str] = []
-    for data in ("sst2", "imdb"):
+    for name, (data, _, _, rate, _) in cells.ACCURACY.items():
         pairs = {
-            seed: (done[f"accuracy/{data}/{seed}/u"].values, done[f"accuracy/{data}/{seed}/b"].values)
+            seed: (done[f"accuracy/{name}/{seed}/u"].values, done[f"accuracy/{name}/{seed}/b"].values)
             for seed in cells.SEEDS
-            if f"accuracy/{data}/{seed}/u" in done and f"accuracy/{data}/{seed}/b" in done
+            if f"accuracy/{name}/{seed}/u" in done and f"accuracy/{name}/{seed}/b" in done
         }
         if not pairs:
             continue
         first = next(iter(pairs.values()))[0]
         lines += [
-            f"**{data}**, {first['train_rows']} training rows, epochs: {first['epochs']}, rate 2e-5, "
+            f"**{data}**, {first['train_rows']} training rows, epochs: {first['epochs']}, rate {rate:g}, "
             f"{len(first['right'])} test rows",
             "",
             "| seed | unfreeze | Trainer (b) | difference in points, 95 % interval |",
@@ -240,8 +240,7 @@ def _accuracy(done: Records) -> list[str]:
         difference = paired_difference(both[0], both[1])
         means = [sum(pair[i]["accuracy"] for pair in pairs.values()) / len(pairs) for i in (0, 1)]
         lines.append(_row("all", f"{means[0]:.4f}", f"{means[1]:.4f}", _points(difference)))
-        verdict = "above" if difference[1] > NON_INFERIORITY_MARGIN else "**not above**"
-        lines += ["", f"The lower bound is {verdict} {100 * NON_INFERIORITY_MARGIN:g} points.", ""]
+        lines += ["", _verdict(difference), ""]
     return lines
 
 
@@ -253,51 +252,78 @@ def _curves(done: Records) -> list[str]:
             continue
         factor, how = time_factor(done, data)
         name = _SYSTEM_NAMES[form]
-        first = pairs[0][0]
+        first = next(iter(pairs.values()))[0]
         lines += [
             f"**{data}**, {first['train_rows']:,} training rows, {len(first['right'])} test rows, MiniLM; unfreeze: "
             "head, then the top 2 of 6 layers, its own rates; "
-            f"the peer: all weights, {cells.CURVE_PEER_EPOCHS} epochs, rate {cells.CURVE_PEER_RATE:g}",
+            f"the peer: all weights, {cells.CURVE_PEER_EPOCHS} epochs, rate {cells.CURVE_PEER_RATE:g}; both keep their "
+            "best weights on the rows held out",
             "",
-            f"| seed | unfreeze | {name} | difference in points, 95 % interval | unfreeze | Trainer{how} | times |",
-            "|---|---|---|---|---|---|---|",
+            f"| seed | unfreeze | {name} | difference in points, 95 % interval | unfreeze | Trainer{how} | times "
+            "| unfreeze as good as the Trainer's last, held out |",
+            "|---|---|---|---|---|---|---|---|",
         ]
-        for seed, (ours, theirs) in enumerate(pairs):
-            seconds = ours["training_seconds"], factor * theirs["training_seconds"]
+        for seed, (ours, theirs) in pairs.items():
+            seconds = ours["training_seconds"], stretched(theirs, theirs["training_seconds"], factor)
             difference = _points(paired_difference([ours["right"]], [theirs["right"]]))
+            reached = next((s for s, accuracy in ours["curve"] if accuracy >= theirs["curve"][-1][1]), None)
             lines.append(
                 _row(
                     str(seed), f"{ours['accuracy']:.4f}", f"{theirs['accuracy']:.4f}", difference,
                     f"{seconds[0]:.0f} s", f"{seconds[1]:.0f} s", f"{seconds[1] / seconds[0]:.2f}",
+                    "never" if reached is None else f"after {reached:.0f} s",
                 )
             )  # fmt: skip
-        both = [[pair[i]["right"] for pair in pairs] for i in (0, 1)]
-        means = [sum(pair[i]["accuracy"] for pair in pairs) / len(pairs) for i in (0, 1)]
-        shown = _points(paired_difference(both[0], both[1]))
-        lines += [_row("all", *(f"{m:.4f}" for m in means), shown, "", "", ""), ""]
-        lines += [f"![Accuracy over seconds on {data}]({curve_file(data)})", ""]
+        both = [[pair[i]["right"] for pair in pairs.values()] for i in (0, 1)]
+        means = [sum(pair[i]["accuracy"] for pair in pairs.values()) / len(pairs) for i in (0, 1)]
+        difference_of_all = paired_difference(both[0], both[1])
+        lines += [_row("all", *(f"{m:.4f}" for m in means), _points(difference_of_all), "", "", "", ""), ""]
+        lines += [_verdict(difference_of_all), "", f"![Accuracy over seconds on {data}]({curve_file(data)})", ""]
     return lines
 
 
-def curve_pairs(done: Records, data: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Values of unfreeze and of its peer, for each seed that has both."""
+def _verdict(difference: Sequence[float]) -> str:
+    verdict = "above" if difference[1] > NON_INFERIORITY_MARGIN else "**not above**"
+    return f"The lower bound is {verdict} {100 * NON_INFERIORITY_MARGIN:g} points."
+
+
+def curve_pairs(done: Records, data: str) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
+    """Seed to the values of unfreeze and of its peer, where both are there."""
     form = cells.CURVES[data][2]
-    names = [(f"curves/{data}/{seed}/u", f"curves/{data}/{seed}/{form}") for seed in cells.SEEDS]
-    return [(done[u].values, done[peer].values) for u, peer in names if u in done and peer in done]
+    names = {seed: (f"curves/{data}/{seed}/u", f"curves/{data}/{seed}/{form}") for seed in cells.SEEDS}
+    return {
+        seed: (done[u].values, done[peer].values) for seed, (u, peer) in names.items() if u in done and peer in done
+    }
 
 
 def time_factor(done: Records, data: str) -> tuple[float, str]:
-    """What form b takes longer than the form that was run, from the speed cells; and how to say so."""
+    """What a step of form b takes longer than one of the form that was run; and how to say so.
+
+    From rounds of the speed cells on the same kind of processor.
+    """
     form = cells.CURVES[data][2]
     if form == "b":
         return 1.0, ""
-    rounds = {s: _rounds(done, f"speed/{data}/{{}}/{s}") for s in ("b", form)}
+    processors = {r.machine.get("processor") for name, r in done.items() if name.startswith(f"curves/{data}/")}
+    rounds = [
+        [done[f"speed/{data}/{n}/{s}"] for s in ("b", form)]
+        for n in cells.ROUNDS
+        if all(f"speed/{data}/{n}/{s}" in done for s in ("b", form))
+    ]
     ratios = [
-        rounds["b"][n]["training_seconds"] / v["training_seconds"] for n, v in rounds[form].items() if n in rounds["b"]
+        b.values["training_seconds"] / other.values["training_seconds"]
+        for b, other in rounds
+        if processors == {b.machine.get("processor")} == {other.machine.get("processor")}
     ]
     if not ratios:
-        return 1.0, f" ({form}, not scaled: the speed cells have not been run)"
-    return median(ratios), f" (b, scaled: {median(ratios):.2f} times {form})"
+        return 1.0, f" ({form}, not scaled: no speed cells of this processor)"
+    return median(ratios), f" (b, scaled: its steps take {median(ratios):.2f} times those of {form})"
+
+
+def stretched(values: dict[str, Any], seconds: float, factor: float) -> float:
+    """Seconds of training in which all but the evaluations, which have no dropout, took `factor` times as long."""
+    evaluating = values["evaluation_seconds"] * seconds / values["training_seconds"]
+    return factor * (seconds - evaluating) + evaluating
 
 
 def curve_file(data: str) -> str:

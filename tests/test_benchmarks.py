@@ -54,7 +54,7 @@ def test_every_question_has_its_cells() -> None:
         "without": 2 * 3 * 7,
         "recorded": 2 * 3 * (4 + 2),
         "tutorial": 2,
-        "accuracy": 2 * 3 * 2,
+        "accuracy": 3 * 3 * 2,
         "curves": 2 * 3 * 2,
         "evaluation": 2,
         "flat": 2,
@@ -74,7 +74,7 @@ def test_every_decision_that_a_cell_undoes_can_be_undone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "count"), [("*", 160), ("speed/sst2/2/", 4), ("accuracy/*/u", 6), ("plan/sst2/head", 1), ("none", 0)]
+    ("pattern", "count"), [("*", 166), ("speed/sst2/2/", 4), ("accuracy/*/u", 9), ("plan/sst2/head", 1), ("none", 0)]
 )
 def test_cells_are_chosen_by_pattern_or_beginning(pattern: str, count: int) -> None:
     assert len(cells.matching(pattern)) == count
@@ -235,7 +235,7 @@ def page(tmp_path: Path, *records: Record) -> str:
 def test_a_page_without_records_says_that_nothing_was_measured(tmp_path: Path) -> None:
     shown = page(tmp_path)
     assert shown.count("Not measured yet.") == 11
-    assert "160 cells have not been run" in shown
+    assert "166 cells have not been run" in shown
 
 
 def test_ratios_are_taken_within_rounds_and_shown_with_their_range(tmp_path: Path) -> None:
@@ -286,16 +286,18 @@ def test_a_baseline_stands_there_with_its_difference_and_interval_in_order(tmp_p
 
 def test_curves_stand_beside_the_peer_scaled_to_its_best_form_and_are_drawn(tmp_path: Path) -> None:
     values = {"accuracy": 0.5, "right": "10" * 50, "train_rows": 2000, "training_seconds": 20.0}
+    theirs = {**values, "training_seconds": 110.0, "evaluation_seconds": 10.0}
     found = Results(tmp_path / "results")
-    found.add(record("curves/imdb/0/u", **values, curve=[[5.0, 0.4], [20.0, 0.5]]))
-    found.add(record("curves/imdb/0/c", **{**values, "training_seconds": 100.0}, curve=[[50.0, 0.4], [100.0, 0.5]]))
+    found.add(record("curves/imdb/2/u", **values, evaluation_seconds=0.0, curve=[[5.0, 0.4], [20.0, 0.5]]))
+    found.add(record("curves/imdb/2/c", **theirs, curve=[[50.0, 0.3], [110.0, 0.4]]))
     for turn in cells.ROUNDS:
         found.add(speed("b", turn, 30.0))
         found.add(speed("c", turn, 15.0))
     shown = rendering.render(found)
-    line = next(x for x in shown.splitlines() if x.startswith("| 0 | 0.5000"))
-    assert line.endswith("| 20 s | 200 s | 10.00 |")
-    assert "(b, scaled: 2.00 times c)" in shown
+    line = next(x for x in shown.splitlines() if x.startswith("| 2 | 0.5000"))
+    assert line.endswith("| 20 s | 210 s | 10.50 | after 5 s |")  # 2 x 100 of steps, 10 of evaluations
+    assert "(b, scaled: its steps take 2.00 times those of c)" in shown
+    assert "The lower bound is above -1.5 points." in shown
     (picture,) = pictures.draw(found, tmp_path)
     assert picture.name in shown
     before = picture.read_bytes()
@@ -459,6 +461,13 @@ sys.stdout = sys.stderr
 for name in sys.argv[2:]:
     found[name] = cells.execute(cells.find(name), folder / "runs", tiny=True)
 peers.MAP_ROWS = 8
+rows = [material.LabelledText("good " * (1 + i % 7), "1") for i in range(11)] + [material.LabelledText("bad film", "0")]
+trained = peers.fine_tune(material.Job(model, rows, 1, 0), "b", peers.Meter(), folder / "peer")
+texts = [row.text for row in rows]
+logits = [trained.trainer.predict(trained.encode([text])).predictions[0].tolist() for text in texts]
+trained.trainer.args.train_sampling_strategy = "group_by_length"
+trained.labels = ["0", "1"]
+found["order"] = [trained.logits(texts).tolist(), logits]
 found["tutorial in three map batches"] = cells.execute(cells.find("tutorial/sst2"), folder / "runs", tiny=True)
 print(json.dumps(found), file=sys.__stdout__, flush=True)
 """
@@ -573,6 +582,12 @@ def test_padding_in_the_map_crashes_where_map_batches_end_up_of_different_widths
     assert found["crashes"] is True
     assert len(found["widths"]) > 1
     assert "Error: " in found["error"]
+
+
+def test_the_peers_answers_come_in_the_order_of_the_texts(measured: dict[str, dict[str, Any]]) -> None:
+    together, alone = measured["order"]
+    assert np.allclose(together, alone, atol=1e-5)
+    assert not np.allclose(together[0], together[1], atol=1e-5), "texts of different lengths have different answers"
 
 
 def test_curves_begin_with_training_and_end_within_it(measured: dict[str, dict[str, Any]]) -> None:

@@ -64,7 +64,7 @@ def test_what_is_measured_are_the_users_own_rows_of_three_sizes(made: Any) -> No
 
 def test_a_forecast_is_whole_and_leaves_the_weights_to_be_loaded(made: Any) -> None:
     plan = dataclasses.replace(made.plan, expected={})
-    costs.expect(plan, made.prepared)
+    costs.expect(plan, made.prepared, ".")
     assert plan.expected["total_seconds"] > plan.expected["train_seconds"] > 0
     assert plan.expected["peak_memory_bytes"] > 0
     weights = sum(p.numel() for p in made.model().parameters())
@@ -93,6 +93,6 @@ def test_a_model_too_large_to_measure_is_said_to_be_one(made: Any) -> None:
     large = dataclasses.replace(
         made.plan, groups=[{"name": "group 0", "parameters": 2_000_000_000}], expected={}, warnings=[]
     )
-    costs.expect(large, made.prepared)
+    costs.expect(large, made.prepared, ".")
     assert "train_seconds" not in large.expected
     assert "not estimated" in costs.as_rows(large.expected)[0][1]

@@ -29,6 +29,7 @@ from unfreeze.errors import (
     RecipeError,
     RequestError,
     UnfreezeError,
+    did_you_mean,
 )
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
@@ -146,7 +147,7 @@ def train(
     with stop_on_signals() as stop:
         prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
         _show_plan(plan_, console)
-        if (shortage := lacking_disk(plan_, asked.output)) is not None:
+        if (shortage := lacking_disk(plan_, asked.output or RUNS_FOLDER)) is not None:
             raise shortage
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
@@ -381,7 +382,8 @@ def evaluate(
     table = rows_to_use(data, encoding)
     stored = using.task.roles
     asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
-    with _columns_of_a_run(using.task, table):
+    labels = (stored.label,) if isinstance(stored.label, str) else stored.label or ()
+    with _columns_of_a_run([*stored.text, *labels], table):
         using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
     result = evaluate_rows(using.task, using.model, table, device=using.device)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
@@ -409,7 +411,7 @@ def predict(
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
-    with _columns_of_a_run(using.task, table):
+    with _columns_of_a_run(using.task.roles.text, table):
         using.task.roles = _text_columns(using.task, table, _say(console))
     yield from using.stream(table)
 
@@ -421,27 +423,29 @@ def rows_to_use(data: Any, encoding: str | None = None) -> Table:
     try:
         splits = read(data, encoding=encoding, wanted="test")
     except DataError as error:
-        raise _advised(error, (error.remedy or "").replace("--set data.encoding=", "--encoding ")) from None
+        where, remedy = (_with_option(text or "") for text in (error.where, error.remedy))
+        raise DataError(error.code, error.what, where=where or None, remedy=remedy or None) from None
     return splits.test if splits.test is not None else splits.train
 
 
 @contextmanager
-def _columns_of_a_run(task: Task, table: Table) -> Iterator[None]:
+def _columns_of_a_run(columns: Sequence[str], table: Table) -> Iterator[None]:
     """A finished run has its columns: where training advises a setting, here the file is to be changed."""
     try:
         yield
     except DataError as error:
-        if error.code not in ("DATA-COLUMN", "DATA-TEXT"):
+        missing = [name for name in columns if name not in table.columns]
+        if not missing and "--set" not in (error.remedy or ""):
             raise
-        label = f" and the label from {task.roles.label!r}" if task.roles.label else ""
-        text = " and ".join(repr(name) for name in task.roles.text)
-        columns = ", ".join(map(repr, table.columns))
-        remedy = f"name the columns as in training: the run reads {text}{label}; there are {columns}"
-        raise _advised(error, remedy) from None
+        remedy = f"the run reads {' and '.join(map(repr, columns))}, as in training"
+        if missing:
+            remedy = f"{did_you_mean(missing[0], table.columns)}\n{remedy}: name the file's columns so"
+        raise DataError(error.code, error.what, where=error.where, remedy=remedy) from None
 
 
-def _advised(error: DataError, remedy: str) -> DataError:
-    return DataError(error.code, error.what, where=error.where, remedy=remedy or None)
+def _with_option(text: str) -> str:
+    """`evaluate` and `predict` have an option where a recipe has a key."""
+    return text.replace("--set data.encoding=", "--encoding ").replace("data.encoding", "--encoding")
 
 
 def _text_columns(task: Task, table: Table, say: Any) -> Roles:
@@ -457,7 +461,6 @@ def _text_columns(task: Task, table: Table, say: Any) -> Roles:
             f"the run reads {len(own)} text columns ({', '.join(own)}), here {len(found)} look like text "
             f"({', '.join(found)})",
             where=table.place(0),
-            remedy=f"call the columns {' and '.join(own)}",
         )
     say(f"there is no column {', '.join(own)}: reading {', '.join(found)}")
     return replace(task.roles, text=found)
@@ -524,7 +527,7 @@ def _plan(
     objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
     prepared = prepare(asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console))
     plan_ = make(prepared, machine)
-    expect(plan_, prepared)
+    expect(plan_, prepared, asked.output or RUNS_FOLDER)
     return prepared, plan_
 
 

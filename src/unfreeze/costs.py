@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
 from unfreeze.errors import ModelError, ResourceError
 from unfreeze.machine import free_disk_bytes, is_out_of_memory, peak_memory_bytes, resident_memory_bytes
 from unfreeze.models.layers import LayerGroups
-from unfreeze.plan import Plan, PlannedPhase, checkpoint_bytes, model_config
+from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config
 from unfreeze.preparation import Prepared
 from unfreeze.training.vocabulary import SeenWords
 from unfreeze.types import Batch
@@ -32,7 +33,6 @@ _PROBE_FLOPS = 1.0e11
 _LARGEST_PROBED_PARAMETERS = 1_000_000_000
 # Clipping and the fused Adam kernel, measured on two cores: seconds for each trained weight and step.
 _SECONDS_PER_WEIGHT = 1.5e-9
-_DISK_BYTES_PER_SECOND = 3e8
 _FIXED_SECONDS = 6.0
 # Rates, events, collating: what a step costs beside its arithmetic.
 _STEP_SECONDS = 0.004
@@ -64,8 +64,13 @@ class _Rates:
         return float(coefficients @ np.asarray([1.0, tokens, tokens * length]))
 
 
-def expect(plan: Plan, prepared: Prepared) -> None:
+def expect(plan: Plan, prepared: Prepared, output: str | Path) -> None:
     """Fill ``plan.expected``; a model too large to measure gets no figures, and the plan says so.
+
+    Args:
+        plan: Gets the figures, and warnings.
+        prepared: Its rows.
+        output: Where the run will lie.
 
     Raises:
         ModelError: E-MODEL-BROKEN, where the configuration contradicts itself.
@@ -100,19 +105,19 @@ def expect(plan: Plan, prepared: Prepared) -> None:
             f"{(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are there: "
             "--set train.micro_batch_tokens=512, or a smaller model"
         )
-    if (shortage := lacking_disk(plan, prepared.recipe.output)) is not None:
+    if (shortage := lacking_disk(plan, output)) is not None:
         plan.warnings.append(shortage.what)
 
 
-def lacking_disk(plan: Plan, output: str | None) -> ResourceError | None:
+def lacking_disk(plan: Plan, output: str | Path) -> ResourceError | None:
     """E-DISK where the run will not fit: an error before the first step, not at a checkpoint hours later."""
-    wanted, free = plan.expected.get("disk_bytes", 0), free_disk_bytes(output or ".")
+    wanted, free = plan.expected.get("disk_bytes", 0), free_disk_bytes(output)
     if wanted <= free:
         return None
     return ResourceError(
         "DISK",
         f"the run needs about {wanted / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB are free",
-        where=output or ".",
+        where=str(output),
         remedy="another disk: --output RUN\nor fewer weights trained: --schedule head, or last(1)",
     )
 
@@ -242,9 +247,11 @@ def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
         )
         evaluations = phase.steps / phase.evaluate_every if phase.evaluate_every else 0
         best_bytes = phase.trainable_parameters * _BYTES
-        seconds += phase.steps * step + evaluations * (computed * once + 0.5 * best_bytes / _DISK_BYTES_PER_SECOND)
-        seconds += 3 * best_bytes / _DISK_BYTES_PER_SECOND
-    return seconds
+        seconds += phase.steps * step + evaluations * (computed * once + 0.5 * best_bytes / CHECKPOINT_BYTES_PER_SECOND)
+    checkpoints = len(plan.phases)
+    if plan.settings.checkpoint_steps:
+        checkpoints += plan.total_steps // plan.settings.checkpoint_steps
+    return seconds + checkpoints * _checkpoint_bytes(plan) / CHECKPOINT_BYTES_PER_SECOND
 
 
 def _recording_seconds(plan: Plan, one_pass: float) -> float:
@@ -289,7 +296,11 @@ def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
 def _disk_bytes(plan: Plan) -> float:
     """The model, two checkpoints with moments, two sets of best weights."""
     largest = max(p.trainable_parameters for p in plan.phases) * _BYTES
-    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * checkpoint_bytes(plan.phases) + 2 * largest
+    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * _checkpoint_bytes(plan) + 2 * largest
+
+
+def _checkpoint_bytes(plan: Plan) -> int:
+    return checkpoint_bytes(plan.phases, {g["name"]: g["parameters"] for g in plan.groups})
 
 
 def as_rows(expected: dict[str, Any]) -> list[tuple[str, str]]:

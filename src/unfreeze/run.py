@@ -204,22 +204,31 @@ class Run:
         record = {"kind": kind, "step": step, "seconds": event.seconds, "time": round(time.time(), 3), **values}
         self._unwritten.append(durable.to_json(record, indent=None))
         try:
-            while self._unwritten:
-                durable.append_line(self.folder / "events.jsonl", self._unwritten[0])
-                del self._unwritten[0]
+            self._write_what_waits()
             self.log_failure = None
         except ResourceError as error:
             self.log_failure = error.what
         return event
 
-    def sync_log(self) -> None:
-        """Flush the log to the disk: what a checkpoint stands on must be as durable as the checkpoint."""
+    def _write_what_waits(self) -> None:
+        while self._unwritten:
+            durable.append_line(self.folder / "events.jsonl", self._unwritten[0])
+            del self._unwritten[0]
+
+    def sync_log(self) -> str | None:
+        """Flush the log to the disk: what a checkpoint stands on must be as durable as the checkpoint.
+
+        Returns:
+            Why that cannot be done, or None.
+        """
         path = self.folder / "events.jsonl"
         try:
+            self._write_what_waits()
             if path.is_file():
                 durable.sync_log(path)
         except ResourceError as error:
-            self.log_failure = error.what
+            return error.what
+        return None
 
     def events(self, kind: str | None = None) -> Iterator[Event]:
         """All events in order, or those of one kind; a torn last line is passed over."""

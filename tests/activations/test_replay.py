@@ -199,11 +199,12 @@ def test_a_head_phase_of_many_epochs_is_recorded_and_one_of_half_an_epoch_is_not
     assert decide([({"head"}, 0.5, 100, 0)], BIG, facts())[0][0] is None
 
 
-def test_what_an_earlier_run_recorded_pays_for_any_length_and_is_said() -> None:
-    found = decide([({"head"}, 0.5, 100, 0)], BIG, facts(recorded=frozenset({"head"})))[0]
+def test_what_an_earlier_run_recorded_is_said_and_changes_no_decision() -> None:
+    recorded = facts(recorded=frozenset({"head"}))
+    found = decide([({"head"}, 5, 100, 0)], BIG, recorded)[0]
     assert (found.boundary, found.is_there) == ("head", True)
     assert found.reason.startswith("recorded by an earlier run at head, ")
-    assert decide([({"head"}, 0.5, 100, 0)], BIG, facts(recorded=frozenset({"group 2"})))[0].boundary is None
+    assert decide([({"head"}, 0.5, 100, 0)], BIG, recorded)[0].boundary is None
 
 
 def test_phases_share_one_pass() -> None:

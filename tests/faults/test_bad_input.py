@@ -451,7 +451,7 @@ def test_a_file_to_predict_without_the_text_column(models):
     assert "z.csv:2" in error
     error = refused("run", put("w.csv", csv_text(head="words,label")), verb="evaluate")
     assert error.startswith("E-DATA-COLUMN")
-    assert "the run reads 'text' and the label from 'label'" in error
+    assert "the run reads 'text' and 'label', as in training: name the file's columns so" in error
     assert "--set" not in error
     latin = put("latin.csv", csv_text([("caf\u00e9", "positive")]).encode("cp1252"))
     for verb in ("evaluate", "predict"):

@@ -77,10 +77,12 @@ def test_rs_01_a_limit_on_the_size_of_files_ends_the_run_which_goes_on_without_i
 
 
 def test_rs_03_a_run_that_will_not_fit_on_the_disk_does_not_begin(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: 1000)
+    asked = []
+    monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: asked.append(str(folder)) or 1000)
     with pytest.raises(ResourceError, match=r"needs about .* GB of disk, 0\.00 GB are free") as caught:
         train(place, tmp_path / "run")
     assert caught.value.exit_status == 6
+    assert set(asked) == {str(tmp_path / "run")}
     assert not (tmp_path / "run").exists()
 
 
@@ -216,20 +218,34 @@ def test_da_34_a_file_that_is_replaced_while_training_changes_nothing_of_this_ru
     assert run.metrics["eval_accuracy"] == wanted.metrics["eval_accuracy"]
 
 
-def test_kr_11_another_number_of_threads_at_the_resume_is_that_of_the_plan(place, tmp_path):
+@pytest.fixture
+def threads():
+    """An observer, and the numbers of threads it has seen at the steps of a run."""
+    seen, before = [], torch.get_num_threads()
+
+    def observe(event):
+        if event.kind == "step":
+            seen.append(torch.get_num_threads())
+
+    yield observe, seen
+    torch.set_num_threads(before)
+
+
+def test_kr_11_another_number_of_threads_at_the_resume_is_that_of_the_plan(place, tmp_path, threads):
+    observe, seen = threads
     wanted = weights_of(train(place, tmp_path / "unbroken").folder)
     stopped(place, tmp_path / "run")
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        assert weights_of(api.resume(tmp_path / "run").folder) == wanted
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(2)
+    assert weights_of(api.resume(tmp_path / "run", observers=[observe]).folder) == wanted
+    assert set(seen) == {1}
 
 
-def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path):
-    losses = [
-        [e.values["loss"] for e in train(place, tmp_path / str(n), settings=[f"train.threads={n}"]).events("step")]
-        for n in (1, 2)
-    ]
+def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path, threads):
+    observe, seen = threads
+    losses = []
+    for count in (1, 2):
+        seen.clear()
+        run = train(place, tmp_path / str(count), settings=[f"train.threads={count}"], observers=[observe])
+        losses.append([e.values["loss"] for e in run.events("step")])
+        assert set(seen) == {count}
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -34,7 +34,8 @@ class RowFacts:
         width: Of the hidden states.
         are_drawn_anew: Whether rows are augmented at random.
         budget_bytes: Disk for recordings.
-        recorded: Groups at whose input an earlier run has recorded these rows.
+        recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
+            a run does must not depend on what happens to lie on the disk.
     """
 
     train_tokens: int
@@ -158,8 +159,7 @@ def _best(candidates: Sequence[_Candidate], facts: RowFacts) -> tuple[_Candidate
                 continue
             repeated = sum(c.saved_tokens * c.below_seconds_per_token for c in chosen)
             # The stored bytes are written once and read back once an epoch, mostly from memory.
-            passed = [c.below_seconds_per_token for c in chosen if c.boundary not in facts.recorded]
-            cost = tokens * max(passed, default=0.0) + 2 * stored / DISK_BYTES_PER_SECOND
+            cost = tokens * max(c.below_seconds_per_token for c in chosen) + 2 * stored / DISK_BYTES_PER_SECOND
             gain = repeated - cost
             if gain > max(best[0], LEAST_GAIN * repeated):
                 best = (gain, chosen)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import time
@@ -215,15 +216,27 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda e: e.used)
 
 
-def recorded_groups(folder: Path, model: str, examples: Sequence[Example]) -> frozenset[str]:
-    """Groups at whose input these rows lie recorded, by a model of that name: for a forecast, not for use."""
-    content = content_of(examples)
-    facts = [e.facts for e in entries(folder)]
-    return frozenset(
-        f["boundary"]["group"]
-        for f in facts
-        if f.get("rows") == content and f.get("about", {}).get("model") == model and "boundary" in f
-    )
+def facts_of_rows(examples: Sequence[Example], batch_tokens: int) -> dict[str, Any]:
+    """What recorded values depend on beside the model and the boundary."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {"rows": content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
+
+
+def recorded_groups(folder: Path, model: str, examples: Sequence[Example], batch_tokens: int) -> frozenset[str]:
+    """Groups at whose input these rows lie recorded, by a model of that name: for a forecast, not for use.
+
+    The weights are not compared, and a folder that cannot be read holds nothing.
+    """
+    try:
+        found = [e.facts for e in entries(folder)]
+    except OSError:
+        return frozenset()
+    found = [f for f in found if isinstance(f.get("about"), dict) and f["about"].get("model") == model]
+    if not found:
+        return frozenset()
+    wanted = facts_of_rows(examples, batch_tokens).items()
+    places = [f["boundary"] for f in found if wanted <= f.items() and isinstance(f.get("boundary"), dict)]
+    return frozenset(str(place.get("group")) for place in places)
 
 
 def _facts_in(file: Path) -> dict[str, Any]:

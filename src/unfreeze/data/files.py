@@ -237,7 +237,7 @@ def _encoding_error(path: Path, name: str, encoding: str | None) -> DataError:
 
 
 def _is_binary(content: bytes) -> bool:
-    """Whether more than 1 % of the beginning are control characters, which no table in any encoding holds."""
+    """Whether more than 1 % of the beginning are control characters: no text, or UTF-16 without its mark."""
     start = content[:65536]
     return len(re.findall(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", start)) > 0.01 * len(start)
 

@@ -205,9 +205,9 @@ class Engine:
                 self.stop.signal_name = self.stop.signal_name or "an observer"
                 self.stop.check(str(self.run.folder))
             every = self.settings.checkpoint_steps
-            if (every and self.state.step % every == 0) or (
-                time.monotonic() - last_save > self.settings.checkpoint_minutes * 60
-            ):
+            # One follows at the phase's end anyway.
+            is_due = every and self.state.step % every == 0 and self.state.phase_step < phase.steps
+            if is_due or time.monotonic() - last_save > self.settings.checkpoint_minutes * 60:
                 self.moments |= moments_by_name(optimizer.optimizer)
                 self._save()
                 last_save = time.monotonic()
@@ -559,7 +559,7 @@ class Engine:
     def _save(self) -> None:
         # After the last phase no step follows that would need the moments, and they are twice as large as the weights.
         moments = self.moments if self.state.phase < len(self.phases) else {}
-        self.run.sync_log()
+        self._tell_of_the_log(self.run.sync_log())
         self.checkpoints.save(Checkpoint(self.state, self._weights(), moments))
         self._tell("checkpoint", phase=self.state.phase, phase_step=self.state.phase_step)
 
@@ -572,15 +572,17 @@ class Engine:
         self._tell("resumed", phase=self.state.phase, phase_step=self.state.phase_step)
 
     def _tell(self, kind: str, **values: object) -> None:
-        events = [self.run.log(kind, self.state.step, **values)]
-        if self.run.log_failure is not None and not self._has_told_of_the_log:
+        event = self.run.log(kind, self.state.step, **values)
+        for observer in self.observers:
+            if observer(event):
+                self._asked_to_stop = True
+        self._tell_of_the_log(self.run.log_failure)
+
+    def _tell_of_the_log(self, failure: str | None) -> None:
+        """Once: it may fail with every event."""
+        if failure is not None and not self._has_told_of_the_log:
             self._has_told_of_the_log = True
-            text = f"{self.run.log_failure}; training goes on, and the log is tried again with every event"
-            events.append(self.run.log("notice", self.state.step, text=text))
-        for event in events:
-            for observer in self.observers:
-                if observer(event):
-                    self._asked_to_stop = True
+            self._tell("notice", text=f"{failure}; training goes on, and the log is tried again with every event")
 
 
 @contextlib.contextmanager

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
-from unfreeze.activations.store import Store, content_of, key_of
+from unfreeze.activations.store import Store, facts_of_rows, key_of
 from unfreeze.errors import ResourceError
 from unfreeze.machine import is_out_of_memory
 from unfreeze.models.layers import LayerGroups
@@ -218,12 +217,10 @@ class Sources:
         """Everything the recorded values depend on."""
         return {
             "weights": _weights_below(self.model, self.groups, checked.boundary.below),
-            "rows": content_of(examples),
+            **facts_of_rows(examples, self.settings.micro_batch_tokens),
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
             "attention": getattr(self.model.config, "_attn_implementation", None),
-            "batch_tokens": self.settings.micro_batch_tokens,
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
 
 
