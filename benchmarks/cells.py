@@ -60,7 +60,7 @@ UNDONE = (
     "quick-dropout",
     "seen-words",
 )
-# Rows, epochs, rate, test rows. After the 50 steps of imdb at 2e-5 neither system has learned much, and what they reach is
+# Rows, epochs, rate, test rows. After the 50 steps of imdb at 2e-5 neither system has learned much: what they reach is
 # chance; at 1e-4 both have.
 ACCURACY = {
     "sst2": ("sst2", 2000, 2, 2e-5, 1821),
@@ -149,7 +149,7 @@ def _accuracy() -> Iterator[Cell]:
     for name, (data, rows, epochs, rate, test_rows) in ACCURACY.items():
         for seed in SEEDS:
             for system in ("u", "b"):
-                options = {"rows": rows, "epochs": epochs, "rate": rate, "test_rows": test_rows}
+                options: dict[str, Any] = {"rows": rows, "epochs": epochs, "rate": rate, "test_rows": test_rows}
                 options |= {"seed": seed, "system": system}
                 yield Cell(f"accuracy/{name}/{seed}/{system}", "accuracy", data, MINILM, options)
 
