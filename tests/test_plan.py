@@ -134,3 +134,17 @@ def test_the_cost_of_a_checkpoint_stands_beside_the_time_between_them(tmp_path: 
 def test_a_rate_far_above_all_usual_ones_is_warned_of(tmp_path: Path, key: str) -> None:
     assert any("learning rate of 1e+30" in w for w in planned(tmp_path, **{key: 1e30}).warnings)
     assert not any("learning rate" in w for w in planned(tmp_path / "usual", **{key: 1e-2}).warnings)
+
+
+def test_a_rate_named_where_the_head_alone_trains_is_the_heads(tmp_path: Path) -> None:
+    def rates(schedule: Any, **recipe: Any) -> list[float]:
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        return [p.learning_rates["head"] for p in planned(place, schedule=schedule, **recipe).phases]
+
+    assert rates("head", **{"train.learning_rate": 0.02}) == [0.02]
+    assert rates("head", **{"train.learning_rate": 0.02, "train.head_learning_rate": 0.03}) == [0.03]
+    assert rates([{"span": "head", "learning_rate": 0.04}, "all"])[0] == 0.04
+    first, second = rates(["head", "all"], **{"train.learning_rate": 1e-5})
+    assert (first, second) == (rates(["head", "all"])[0], pytest.approx(5e-5))
+    shown = chosen(planned(tmp_path / "shown", schedule="head"), "train.learning_rate")
+    assert (shown.value, shown.reason) == (rates("head")[0], "of the head, which alone trains")

@@ -464,9 +464,13 @@ class _Decisions:
         return Duration.parse(self._choose("epochs", inferred, reason))
 
     def _rates(self, schedule: Schedule) -> tuple[float, float]:
+        self.head_alone = all(self._trained_groups(phase) == {HEAD} for phase in schedule.phases)
         width = int(getattr(self.prepared.config, "hidden_size", None) or BASE_WIDTH)
         inferred = float(f"{min(LARGEST_RATE, BASE_RATE * BASE_WIDTH / width):.1g}")
-        rate = self._choose("learning_rate", inferred, f"of the topmost pretrained group; for a model {width} wide")
+        reason = f"of the topmost pretrained group; for a model {width} wide"
+        if self.head_alone:
+            inferred, reason = HEAD_ONLY_RATE, "of the head, which alone trains"
+        rate = self._choose("learning_rate", inferred, reason)
         widest_is_first = len(schedule.phases) == 1
         inferred_decay = 1.0 if widest_is_first else LAYER_DECAY
         reason = "one rate for all groups" if widest_is_first else "lower groups move less (discriminative rates)"
@@ -510,6 +514,9 @@ class _Decisions:
             trainable_parameters=sum(sizes.values()),
         )
 
+    def _trained_groups(self, phase: Phase) -> set[str]:
+        return {self.groups.group_of(name) for name in self.groups.select(self._resolved(phase.span))}
+
     def _resolved(self, span: Span) -> Span:
         return f"last({max(1, self.groups.n_groups // 2)})" if span == "last(half)" else span
 
@@ -521,7 +528,11 @@ class _Decisions:
         rate = phase.learning_rate or base_rate
         decay = phase.layer_decay or layer_decay
         asked = phase.head_learning_rate or self.recipe.train.head_learning_rate
-        head = asked or (min(HEAD_ONLY_RATE, rate * HEAD_RATE_FACTOR) if body else HEAD_ONLY_RATE)
+        if body:
+            head = asked or min(HEAD_ONLY_RATE, rate * HEAD_RATE_FACTOR)
+        else:
+            # A rate that is named for a phase of the head, or where the head alone ever trains, is meant for it.
+            head = asked or phase.learning_rate or (base_rate if self.head_alone else HEAD_ONLY_RATE)
         rates = {HEAD: head} if HEAD in training else {}
         return {**rates, **{g: rate * decay**i for i, g in enumerate(body)}}
 

@@ -94,7 +94,7 @@ def decide(
         trained_before |= trained
     chosen = _best(candidates, facts)
     for candidate in candidates:
-        size = f"{candidate.stored_bytes / 1e6:,.0f} MB"
+        size = _megabytes(candidate.stored_bytes)
         if candidate in chosen:
             saved = candidate.saved_tokens * candidate.below_seconds_per_token
             is_there = candidate.boundary in facts.recorded
@@ -164,6 +164,10 @@ def _best(candidates: Sequence[_Candidate], facts: RowFacts) -> tuple[_Candidate
             if gain > max(best[0], LEAST_GAIN * repeated):
                 best = (gain, chosen)
     return best[1]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1e7 else f"{size / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:
