@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "baselines": MATERIAL,
     "results": MATERIAL | {"preparation", "evaluation", "activations", "baselines"},
     "report": FOUNDATION | {"run"},
-    "serving": MATERIAL - {"recipe", "schedule", "run"} | {"evaluation"},
+    "serving": MATERIAL - {"schedule", "run"} | {"evaluation"},
     "testing": MATERIAL | {"preparation", "evaluation", "serving", "activations"},
     "api": MATERIAL
     | {"activations", "preparation", "plan", "costs", "evaluation", "training", "results", "serving", "report"}
@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": MATERIAL | {"preparation", "report"},
     "environment": FOUNDATION | {"machine", "models"},
     "demonstration": FOUNDATION | {"api", "run", "report"},
-    "answers": FOUNDATION | {"api", "data", "run", "report"},
+    "answers": FOUNDATION | {"api", "run", "report", "serving"},
     "cli": FOUNDATION
     | {"activations", "api", "machine", "recipe", "run", "report"}
     | {"planview", "cacheview", "inspection", "environment", "demonstration", "answers"},

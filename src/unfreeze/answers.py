@@ -16,6 +16,7 @@ from unfreeze import api
 from unfreeze.errors import DataError, ResourceError
 from unfreeze.report.wording import visible
 from unfreeze.run import Run
+from unfreeze.serving.matching import rows_to_use
 from unfreeze.types import Prediction
 
 SUFFIXES = (".csv", ".jsonl")
@@ -90,7 +91,7 @@ def write(
         ResourceError: E-DISK; nothing is left behind.
     """
     check_target(path)
-    rows = api.rows_to_use(data, encoding)
+    rows = rows_to_use(data, encoding)
     records = (as_record(p, top_k) for p in api.predict(run, rows, console=console))
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
     staged = path.with_name(f".staging-{os.getpid()}-{path.name}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,13 @@ from rich.console import Console
 from unfreeze import durable
 from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect, lacking_disk
-from unfreeze.data.columns import Roles
 from unfreeze.data.sources import read
-from unfreeze.data.table import Table
 from unfreeze.errors import (
-    DataError,
     Interrupted,
     ModelError,
     RecipeError,
     RequestError,
     UnfreezeError,
-    did_you_mean,
 )
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
@@ -42,8 +37,8 @@ from unfreeze.results import measure
 from unfreeze.run import Run, Status, check_is_free, free_folder
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
+from unfreeze.serving.matching import labelled_roles, rows_to_use, text_roles
 from unfreeze.serving.predictor import Predictor
-from unfreeze.tasks.base import Task
 from unfreeze.training.engine import Engine
 from unfreeze.training.interruption import StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
@@ -380,11 +375,7 @@ def evaluate(
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
-    stored = using.task.roles
-    asked = Recipe.build({"data": {"text": list(stored.text), "label": stored.label}}).data
-    labels = (stored.label,) if isinstance(stored.label, str) else stored.label or ()
-    with _columns_of_a_run([*stored.text, *labels], table):
-        using.task.roles = using.task.find_roles(table, asked, needs_label=using.task.needs_label)
+    using.task.roles = labelled_roles(using.task, table)
     result = evaluate_rows(using.task, using.model, table, device=using.device)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 
@@ -411,59 +402,8 @@ def predict(
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
-    with _columns_of_a_run(using.task.roles.text, table):
-        using.task.roles = _text_columns(using.task, table, _say(console))
+    using.task.roles = text_roles(using.task, table, _say(console))
     yield from using.stream(table)
-
-
-def rows_to_use(data: Any, encoding: str | None = None) -> Table:
-    """What `evaluate` and `predict` read of data: the test rows where there are some, otherwise all."""
-    if isinstance(data, Table):
-        return data
-    try:
-        splits = read(data, encoding=encoding, wanted="test")
-    except DataError as error:
-        where, remedy = (_with_option(text or "") for text in (error.where, error.remedy))
-        raise DataError(error.code, error.what, where=where or None, remedy=remedy or None) from None
-    return splits.test if splits.test is not None else splits.train
-
-
-@contextmanager
-def _columns_of_a_run(columns: Sequence[str], table: Table) -> Iterator[None]:
-    """A finished run has its columns: where training advises a setting, here the file is to be changed."""
-    try:
-        yield
-    except DataError as error:
-        missing = [name for name in columns if name not in table.columns]
-        if not missing and "--set" not in (error.remedy or ""):
-            raise
-        remedy = f"the run reads {' and '.join(map(repr, columns))}, as in training"
-        if missing:
-            remedy = f"{did_you_mean(missing[0], table.columns)}\n{remedy}: name the file's columns so"
-        raise DataError(error.code, error.what, where=error.where, remedy=remedy) from None
-
-
-def _with_option(text: str) -> str:
-    """`evaluate` and `predict` have an option where a recipe has a key."""
-    return text.replace("--set data.encoding=", "--encoding ").replace("data.encoding", "--encoding")
-
-
-def _text_columns(task: Task, table: Table, say: Any) -> Roles:
-    """The run's own columns; where they are not there, those that can be nothing but the text, said."""
-    own = task.roles.text
-    if set(own) <= set(table.columns):
-        task.find_roles(table, Recipe.build({"data": {"text": list(own)}}).data, needs_label=False)
-        return task.roles
-    found = task.find_roles(table, None, needs_label=False).text
-    if len(found) != len(own):
-        raise DataError(
-            "DATA-COLUMN",
-            f"the run reads {len(own)} text columns ({', '.join(own)}), here {len(found)} look like text "
-            f"({', '.join(found)})",
-            where=table.place(0),
-        )
-    say(f"there is no column {', '.join(own)}: reading {', '.join(found)}")
-    return replace(task.roles, text=found)
 
 
 def report(run: str | Path | Run) -> Path:
