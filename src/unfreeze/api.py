@@ -376,7 +376,7 @@ def evaluate(
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
     using.task.roles = labelled_roles(using.task, table)
-    result = evaluate_rows(using.task, using.model, table, device=using.device)
+    result = evaluate_rows(using.task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 
 

@@ -17,7 +17,7 @@ import torch
 from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
 from unfreeze.machine import in_smaller_parts
-from unfreeze.models.layers import backbone_of
+from unfreeze.models.layers import backbone_of, device_of
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
 
@@ -76,7 +76,6 @@ def evaluate_examples(
     examples: Iterable[Example],
     *,
     source: Rows | None = None,
-    device: torch.device | str = "cpu",
     budget_tokens: int = 8192,
     precision: str = "fp32",
     intervals: bool = True,
@@ -88,7 +87,7 @@ def evaluate_examples(
 
     Args:
         task: Bound.
-        model: On `device`; put into eval mode.
+        model: Put into eval mode; batches go where its weights are.
         examples: A list or a stream.
         source: Makes batches of them and gives the loss; default: the rows as they are.
         budget_tokens: Of one batch, padding included.
@@ -103,9 +102,7 @@ def evaluate_examples(
     sums: dict[str, float] = {}
     worst: list[tuple[float, int]] = []
     counts = {"rows": 0, "cut": 0}
-    for batch, outputs, terms in _forward(
-        source or Rows(task, ()), model, examples, device, budget_tokens, precision, counts
-    ):
+    for batch, outputs, terms in _forward(source or Rows(task, ()), model, examples, budget_tokens, precision, counts):
         metric.update(outputs, batch)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value
@@ -134,15 +131,15 @@ def _forward(
     source: Rows,
     model: torch.nn.Module,
     examples: Iterable[Example],
-    device: torch.device | str,
     budget_tokens: int,
     precision: str,
     counts: dict[str, int],
 ) -> Iterator[tuple[Batch, Any, dict[str, float]]]:
     model.eval()
+    device = device_of(model)
 
     def forward(chunk: Sequence[Example], part: np.ndarray) -> tuple[Batch, Any, dict[str, float]]:
-        batch = source.batch([chunk[i] for i in part]).to(torch.device(device))
+        batch = source.batch([chunk[i] for i in part]).to(device)
         with torch.inference_mode(), autocast(device, precision):
             output = source.loss(model, batch)
         terms = {}
@@ -171,15 +168,15 @@ def predict_rows(
     model: torch.nn.Module,
     rows: Iterable[Row],
     *,
-    device: torch.device | str = "cpu",
     budget_tokens: int = 8192,
     precision: str = "fp32",
 ) -> Iterator[Prediction]:
     """Answers in the order of the rows, a chunk at a time; labels are not needed."""
     model.eval()
+    device = device_of(model)
 
     def answer(chunk: Sequence[Example], part: np.ndarray) -> list[Prediction]:
-        batch = task.collate([chunk[i] for i in part]).to(torch.device(device))
+        batch = task.collate([chunk[i] for i in part]).to(device)
         with torch.inference_mode(), autocast(device, precision):
             outputs = task.predict(model, batch)
         return task.decode(outputs, batch)
@@ -201,12 +198,12 @@ def features_of(
     backbone = backbone_of(model)
     found: list[np.ndarray | None] = [None] * len(examples)
     for part in length_batches([e.length for e in examples], budget_tokens):
-        batch = task.collate([examples[i] for i in part])
+        batch = task.collate([examples[i] for i in part]).to(device_of(model))
         with torch.inference_mode():
             hidden = backbone(**batch.inputs)[0].float()  # (batch, length, width)
         mask = batch.inputs["attention_mask"].unsqueeze(-1).float()
         pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-        for position, vector in zip(part, pooled.numpy(), strict=True):
+        for position, vector in zip(part, pooled.cpu().numpy(), strict=True):
             found[position] = vector
     return np.stack([f for f in found if f is not None])
 

@@ -14,6 +14,7 @@ from unfreeze.activations.rows import Rows
 from unfreeze.data.table import Table
 from unfreeze.evaluation import Evaluation, evaluate_examples, evaluate_rows, features_of
 from unfreeze.metrics import MultiLabelState, PairedState
+from unfreeze.models.layers import device_of
 from unfreeze.preparation import Prepared
 from unfreeze.run import Run
 from unfreeze.tasks.base import Task
@@ -62,7 +63,7 @@ def measure(
     if task.decodes_labels:
         durable.write_json(run.folder / "mistakes.json", _mistakes(task, table, found, predictions))
     if prepared.recipe.baselines and task.compares_with:
-        compared = _compare(prepared, task, table, predictions, pretrained, check, say)
+        compared = _compare(prepared, task, model, table, predictions, pretrained, check, say)
         durable.write_json(run.folder / "baselines.json", compared)
 
 
@@ -135,6 +136,7 @@ def _mistakes(task: Any, table: Table, found: Evaluation, predictions: np.ndarra
 def _compare(
     prepared: Prepared,
     task: Any,
+    model: torch.nn.Module,
     table: Table,
     predictions: np.ndarray,
     pretrained: Callable[[], torch.nn.Module],
@@ -150,7 +152,9 @@ def _compare(
         "tfidf": lambda: baselines.tfidf(
             train_texts, train_targets, test_texts, kind, width, seed=prepared.recipe.seed
         ),
-        "frozen features": lambda: _frozen_features(prepared, task, table, train_targets, pretrained(), kind, width),
+        "frozen features": lambda: _frozen_features(
+            prepared, task, table, train_targets, pretrained().to(device_of(model)), kind, width
+        ),
     }
     compared = []
     for name in task.compares_with:

@@ -24,7 +24,7 @@ from unfreeze.activations.replay import Replay
 from unfreeze.activations.store import Store, Writer, make_room, only_builder, stored_bytes
 from unfreeze.data.loading import length_batches
 from unfreeze.machine import in_smaller_parts
-from unfreeze.models.layers import HEAD, LayerGroups
+from unfreeze.models.layers import HEAD, LayerGroups, device_of
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
@@ -81,7 +81,7 @@ def find_boundary(
 def _find_boundary(
     task: Task, model: nn.Module, groups: LayerGroups, group: str, examples: Sequence[Example]
 ) -> Boundary:
-    device = _device_of(model)
+    device = device_of(model)
     inputs = task.collate(list(examples)).to(device).inputs
     below = tuple(groups.names[: groups.names.index(group)])
     encoder = encoder_of(groups, model, group)
@@ -131,7 +131,7 @@ def check(
 def _check(
     task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
 ) -> Checked:
-    device = _device_of(model)
+    device = device_of(model)
     batch = task.collate(list(examples)).to(device)
     model.eval()
     with torch.no_grad():
@@ -170,7 +170,7 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     """
     found = []
     for example in examples:
-        inputs = task.collate([example]).to(_device_of(model)).inputs
+        inputs = task.collate([example]).to(device_of(model)).inputs
         kept = _kept_positions(_at(model, boundary, inputs), boundary, np.asarray([example.length]))
         found.append(kept[0])
     if boundary.reads == "all":
@@ -299,7 +299,7 @@ def _pass(
     budget_tokens: int,
     on_row: Callable[[int], None],
 ) -> None:
-    device = _device_of(model)
+    device = device_of(model)
     model.eval()
     done = 0
 
@@ -342,23 +342,19 @@ def shortened(example: Example, boundary: Boundary) -> Example:
     return Example(inputs, example.target, example.row, 1, part=example.part, is_cut=example.is_cut)
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
 def inputs_like(
     task: Task, model: nn.Module, examples: Sequence[Example]
 ) -> Callable[[int, int], dict[str, torch.Tensor]]:
     """Valid model inputs of any size, made from a real row; of what is not text only the number of rows varies."""
     if not _is_text(examples):
-        return lambda rows, tokens: task.collate([examples[0]] * rows).to(_device_of(model)).inputs
+        return lambda rows, tokens: task.collate([examples[0]] * rows).to(device_of(model)).inputs
     ids = max(examples, key=lambda e: e.length).inputs["input_ids"]
 
     def make(rows: int, tokens: int) -> dict[str, torch.Tensor]:
         repeated = np.resize(ids, tokens).astype(np.int32)
         repeated[-1] = ids[-1]  # BART and T5 look for the end token
         example = Example({"input_ids": repeated}, examples[0].target, examples[0].row, tokens)
-        return task.collate([example] * rows).to(_device_of(model)).inputs
+        return task.collate([example] * rows).to(device_of(model)).inputs
 
     return make
 

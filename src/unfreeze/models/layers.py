@@ -527,6 +527,11 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.parameters()).device
+
+
 def backbone_of(model: Any) -> nn.Module:
     """The pretrained network without its head; the model itself where it has none."""
     return getattr(model, model.base_model_prefix, model)

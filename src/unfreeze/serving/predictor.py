@@ -24,8 +24,8 @@ class Predictor:
 
     Args:
         task: Bound.
-        model: With its head, on `device`.
-        device: Where it runs.
+        model: With its head.
+        device: Where it is put.
 
     Example:
         >>> Predictor.load("runs/reviews/model").predict(["Works as promised."])[0].label  # doctest: +SKIP
@@ -33,7 +33,7 @@ class Predictor:
     """
 
     def __init__(self, task: Task, model: torch.nn.Module, device: torch.device | str = "cpu") -> None:
-        self.task, self.model, self.device = task, model.to(device).eval(), torch.device(device)
+        self.task, self.model = task, model.to(device).eval()
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None, allow_remote_code: bool = False) -> Predictor:
@@ -79,7 +79,7 @@ class Predictor:
 
     def stream(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Answers for rows as they come; memory does not grow with their number."""
-        return predict_rows(self.task, self.model, rows, device=self.device)
+        return predict_rows(self.task, self.model, rows)
 
     def rows(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Row]:
         """Rows of the task's columns from loose inputs."""

@@ -519,7 +519,6 @@ class Engine:
             self.model,
             source.examples,
             source=source,
-            device=self.accelerator.device,
             budget_tokens=2 * self._budget_tokens,
             precision=self.settings.precision,
             intervals=False,
