@@ -81,6 +81,12 @@ class Place:
         gc.collect()
         gc.freeze()
 
+    def at(self, folder: Path) -> Place:
+        """The same rows and model, with runs in a folder that has the recipe."""
+        copied = object.__new__(Place)
+        copied.folder = folder
+        return copied
+
     def train(self, name: str, **changes: Any) -> api.TrainedRun:
         """A run with a cache of its own, so that every trial records."""
         settings = [f"cache.folder={self.folder / name}-cache"]
@@ -180,6 +186,37 @@ def _run_child(work: Callable[[], object], log: Path) -> None:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def try_all(points: Sequence[Point], trial: Callable[[Point, str], None], folder: Path) -> None:
+    """Every point, in two processes at a time.
+
+    Args:
+        points: To try.
+        trial: Given a point and a name of its own for what it makes; raises AssertionError.
+        folder: Where the second process leaves what it has to say.
+    """
+    said = folder / "second half.log"
+    second = os.fork()
+    if second == 0:
+        _run_child(lambda: _try_each(points[1::2], trial, "second"), said)
+    try:
+        _try_each(points[::2], trial, "first")
+    except BaseException:
+        os.kill(second, signal.SIGKILL)
+        os.waitpid(second, 0)
+        raise
+    _, status = os.waitpid(second, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, said.read_text(encoding="utf-8")
+    said.unlink(missing_ok=True)
+
+
+def _try_each(points: Sequence[Point], trial: Callable[[Point, str], None], name: str) -> None:
+    for point in points:
+        try:
+            trial(point, name)
+        except AssertionError as error:
+            raise AssertionError(f"at {point}: {error}") from error
 
 
 def killed_at(number: int) -> Callable[[str, Path], None]:

@@ -61,18 +61,18 @@ def test_killed_at_every_kind_of_write_in_every_phase(
     place: Place, points: list[Point], unbroken: dict[str, object]
 ) -> None:
     """KR-01, KR-03 to KR-06."""
-    for point in points if IS_LONG else harness.one_of_each(points):
-        log = place.folder / "killed.log"
 
-        def work(number: int = point.number) -> None:
-            with durable.fault_points(harness.killed_at(number)):
-                place.train("killed")
+    def trial(point: Point, name: str) -> None:
+        log = place.folder / f"{name}.log"
 
-        assert in_child(work, log) == -9, f"{point}: {log.read_text(encoding='utf-8')}"
-        try:
-            finish(place, "killed", unbroken)
-        except AssertionError as error:
-            raise AssertionError(f"killed at {point}") from error
+        def work() -> None:
+            with durable.fault_points(harness.killed_at(point.number)):
+                place.train(name)
+
+        assert in_child(work, log) == -9, log.read_text(encoding="utf-8")
+        finish(place, name, unbroken)
+
+    harness.try_all(points if IS_LONG else harness.one_of_each(points), trial, place.folder)
 
 
 @pytest.mark.parametrize("seed", range(RANDOM_RUNS))
@@ -90,24 +90,24 @@ def test_a_disk_that_fails_at_any_kind_of_write_costs_no_result(
 ) -> None:
     """RS-01: the run ends with status 6 or goes on without; resumed, it is the undisturbed one."""
     chosen = points if IS_LONG else harness.one_of_each(points)
-    for point in chosen if error == errno.ENOSPC else chosen[::4]:
-        log = place.folder / "failed.log"
 
-        def work(number: int = point.number) -> None:
-            with durable.fault_points(harness.failing_at(number, error)):
-                place.train("failed")
+    def trial(point: Point, name: str) -> None:
+        log = place.folder / f"{name}.log"
+
+        def work() -> None:
+            with durable.fault_points(harness.failing_at(point.number, error)):
+                place.train(name)
 
         status = in_child(work, log)
         said = log.read_text(encoding="utf-8") if log.is_file() else ""
-        try:
-            assert status in (0, 6), f"{status}: {said}"
-            assert "Traceback" not in said, said
-            if not _went_on_without(place.folder / "failed"):
-                finish(place, "failed", unbroken)
-        except AssertionError as failure:
-            raise AssertionError(f"{os.strerror(error)} at {point}") from failure
-        shutil.rmtree(place.folder / "failed", ignore_errors=True)
-        shutil.rmtree(place.folder / "failed-cache", ignore_errors=True)
+        assert status in (0, 6), f"{status}: {said}"
+        assert "Traceback" not in said, said
+        if not _went_on_without(place.folder / name):
+            finish(place, name, unbroken)
+        shutil.rmtree(place.folder / name, ignore_errors=True)
+        shutil.rmtree(place.folder / f"{name}-cache", ignore_errors=True)
+
+    harness.try_all(chosen if error == errno.ENOSPC else chosen[::4], trial, place.folder)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="finds a descriptor's path through /proc")
@@ -115,22 +115,26 @@ def test_a_power_cut_at_any_kind_of_write_is_resumed_to_the_bit(
     place: Place, points: list[Point], unbroken: dict[str, object], tmp_path: Path
 ) -> None:
     """KR-20: what was not synced is gone. On every change every fifth kind of write, in the long form every write."""
-    for point in points if IS_LONG else harness.one_of_each(points)[::5]:
-        log, backups = tmp_path / "cut.log", tmp_path / "backups"
+
+    def trial(point: Point, name: str) -> None:
+        # A place of its own: all that is below it loses what is not on the disk.
+        log, own, backups = tmp_path / f"{name}.log", tmp_path / name, tmp_path / f"{name}-backups"
+        own.mkdir()
         backups.mkdir()
+        shutil.copy(place.folder / "recipe.yaml", own)
+        elsewhere = place.at(own)
 
-        def work(number: int = point.number, backups: Path = backups) -> None:
-            power = Power(place.folder, backups)
-            with power.watched(), durable.fault_points(harness.at(number, lambda path: power.cut())):
-                place.train("cut")
+        def work() -> None:
+            power = Power(own, backups)
+            with power.watched(), durable.fault_points(harness.at(point.number, lambda path: power.cut())):
+                elsewhere.train("cut")
 
-        assert in_child(work, log) == 137, f"{point}: {log.read_text(encoding='utf-8')}"
-        shutil.copy(log, place.folder / "cut.log")
-        try:
-            finish(place, "cut", unbroken)
-        except AssertionError as error:
-            raise AssertionError(f"power cut at {point}") from error
+        assert in_child(work, log) == 137, log.read_text(encoding="utf-8")
+        finish(elsewhere, "cut", unbroken)
+        shutil.rmtree(own)
         shutil.rmtree(backups)
+
+    harness.try_all(points if IS_LONG else harness.one_of_each(points)[::5], trial, tmp_path)
 
 
 def _went_on_without(folder: Path) -> bool:
