@@ -55,7 +55,7 @@ HUGGING_FACE_NAMES = {
     "output_dir": "output",
     "overwrite_output_dir": "nothing: a run is never overwritten",
     "save_steps": "train.checkpoint_steps",
-    "save_strategy": "train.checkpoint_steps, train.checkpoint_minutes",
+    "save_strategy": "train.checkpoint_steps (or train.checkpoint_minutes)",
     "save_total_limit": "nothing: the newest two checkpoints and the best are kept",
     "model_name_or_path": "model",
     "train_file": "data.source",
