@@ -9,6 +9,7 @@ import numpy as np
 
 from unfreeze.metrics.resampling import (
     EPSILON,
+    SummedState,
     Sums,
     checked_decisions,
     checked_finite,
@@ -24,7 +25,7 @@ from unfreeze.metrics.resampling import (
 _SCORE_EDGES = np.concatenate([[0.0], 1.0 / (1.0 + np.exp(-0.016 * np.arange(-500, 501)))])
 
 
-class MultiLabelState:
+class MultiLabelState(SummedState):
     """Any number of labels a row: F1 by label, over all decisions and by row, and the best threshold of each label.
 
     `f1`, `precision` and `recall` are macro averages over all labels, and a rate without denominator counts as 0, as in
@@ -44,11 +45,6 @@ class MultiLabelState:
         self._sums = Sums(seed)
         # rows by label and score: without the label and with it, each (n_labels, bins)
         self._histogram = np.zeros((2, len(labels), len(_SCORE_EDGES)), np.int64)
-
-    @property
-    def n(self) -> int:
-        """Rows seen."""
-        return self._sums.n
 
     def update(self, true: np.ndarray, probability: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Add a batch.
@@ -112,14 +108,7 @@ class MultiLabelState:
         None where undefined; `reasons` then has the metric's name and why.
         """
         names = ("f1", "f1_micro", "f1_samples", "accuracy", "precision", "recall", "log_loss")
-        values: dict[str, float | None] = dict.fromkeys(names)
-        forget_reasons(self.reasons, names)
-        if self.n == 0:
-            self.reasons |= dict.fromkeys(names, "there are no rows")
-            return values
-        undefined = self._undefined()
-        self.reasons |= undefined
-        return values | {name: float(value[0]) for name, value in self._all().items() if name not in undefined}
+        return self._computed(names)
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals of all metrics from the streamed Poisson bootstrap; (low, high) by metric.
@@ -134,8 +123,7 @@ class MultiLabelState:
         """
         if self.n == 0:
             return {}
-        undefined = self._undefined()
-        found = {name: value for name, value in self._all().items() if name not in undefined}
+        found = self._defined()
         correct = round(float(self._sums["exact"][0]))
         wilson = {}
         if correct in (0, self.n):

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import Sums, checked_finite, forget_reasons, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, checked_finite, percentile_intervals, rate_of
 
 
-class RegressionState:
+class RegressionState(SummedState):
     """A number a row: errors and correlation.
 
     Args:
@@ -25,11 +25,6 @@ class RegressionState:
         self._origin: np.ndarray | None = None
         self._low = np.full(2, np.inf)
         self._high = np.full(2, -np.inf)
-
-    @property
-    def n(self) -> int:
-        """Rows seen."""
-        return self._sums.n
 
     def update(self, true: np.ndarray, predicted: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Add a batch.
@@ -70,14 +65,7 @@ class RegressionState:
         r2 is None where all targets are equal, pearson also where all predictions are; `reasons` says so.
         """
         names = ("mse", "rmse", "mae", "r2", "pearson")
-        values: dict[str, float | None] = dict.fromkeys(names)
-        forget_reasons(self.reasons, names)
-        if self.n == 0:
-            self.reasons |= dict.fromkeys(names, "there are no rows")
-            return values
-        undefined = self._undefined()
-        self.reasons |= undefined
-        return values | {name: float(value[0]) for name, value in self._all().items() if name not in undefined}
+        return self._computed(names)
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals of all metrics from the streamed Poisson bootstrap; (low, high) by metric.
@@ -92,9 +80,7 @@ class RegressionState:
         """
         if self.n == 0:
             return {}
-        undefined = self._undefined()
-        found = {name: value for name, value in self._all().items() if name not in undefined}
-        return percentile_intervals(found, self._sums.drawn, level, self.reasons)
+        return percentile_intervals(self._defined(), self._sums.drawn, level, self.reasons)
 
     def _undefined(self) -> dict[str, str]:
         true_equal, predicted_equal = self._low == self._high

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,44 @@ class Sums:
         sums.counts_up = bool(saved["counts_up"])
         sums.values = {name: np.array(value, np.float64) for name, value in saved["values"].items()}
         return sums
+
+
+class SummedState(ABC):
+    """What states that keep `Sums` have in common: which metrics are defined, and their values.
+
+    Attributes:
+        reasons: Metric to the reason why it is undefined, or has no interval.
+    """
+
+    reasons: dict[str, str]
+    _sums: Sums
+
+    @property
+    def n(self) -> int:
+        """Rows seen."""
+        return self._sums.n
+
+    @abstractmethod
+    def _undefined(self) -> dict[str, str]:
+        """Metric to the reason why these rows leave it undefined."""
+
+    @abstractmethod
+    def _all(self) -> dict[str, np.ndarray]:
+        """Every metric, (1 + REPLICATES,)."""
+
+    def _defined(self) -> dict[str, np.ndarray]:
+        undefined = self._undefined()
+        return {name: value for name, value in self._all().items() if name not in undefined}
+
+    def _computed(self, names: Sequence[str]) -> dict[str, float | None]:
+        """The metrics of that name, None where undefined; `reasons` then has the metric's name and why."""
+        values: dict[str, float | None] = dict.fromkeys(names)
+        forget_reasons(self.reasons, names)
+        if self.n == 0:
+            self.reasons |= dict.fromkeys(names, "there are no rows")
+            return values
+        self.reasons |= self._undefined()
+        return values | {name: float(value[0]) for name, value in self._defined().items()}
 
 
 def _poisson_table() -> np.ndarray:
