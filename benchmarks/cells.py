@@ -348,21 +348,20 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         from benchmarks import ours
 
         run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES, meter, folder / "run")
-        answers = [p.label for p in run.predict(texts)]
-        evaluating = 0.0
+        answers, own = [p.label for p in run.predict(texts)], {}
     else:
         from benchmarks import peers
 
         trained = peers.fine_tune(job, options["system"], meter, folder / "run", held_out=rows[:held_out])
         curve, answers = trained.curve, trained.predict(texts)
-        evaluating = trained.evaluation_seconds
+        own = {"evaluation_seconds": trained.evaluation_seconds}
     right = right_answers(answers, test)
     return {
         "accuracy": right.count("1") / len(right),
         "right": right,
         "train_rows": len(job.rows),
         "training_seconds": meter.seconds,
-        "evaluation_seconds": evaluating,
+        **own,
         "memory_bytes": meter.memory_bytes,
         "curve": [[round(seconds, 2), round(accuracy, 4)] for seconds, accuracy in curve],
     }

@@ -322,6 +322,8 @@ def time_factor(done: Records, data: str) -> tuple[float, str]:
 
 def stretched(values: dict[str, Any], seconds: float, factor: float) -> float:
     """Seconds of training in which all but the evaluations, which have no dropout, took `factor` times as long."""
+    if factor == 1:
+        return seconds
     evaluating = values["evaluation_seconds"] * seconds / values["training_seconds"]
     return factor * (seconds - evaluating) + evaluating
 

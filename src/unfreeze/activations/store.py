@@ -49,7 +49,7 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def content_of(examples: Sequence[Example]) -> str:
+def _content_of(examples: Sequence[Example]) -> str:
     """SHA-256 of encoded rows: text, tokenizer, roles and limits are all in it."""
     digest = hashlib.sha256()
     for example in examples:
@@ -219,7 +219,7 @@ def entries(folder: Path) -> list[Entry]:
 def facts_of_rows(examples: Sequence[Example], batch_tokens: int) -> dict[str, Any]:
     """What recorded values depend on beside the model and the boundary."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
-    return {"rows": content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
+    return {"rows": _content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
 
 
 def recorded_groups(folder: Path, model: str, examples: Sequence[Example], batch_tokens: int) -> frozenset[str]:

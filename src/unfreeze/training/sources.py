@@ -7,6 +7,7 @@ not trained on are recorded in float32, so that their figures are the whole mode
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -95,16 +96,22 @@ class Sources:
 
         Another run with the same frozen part, of another rate or seed, finds them there.
         """
-        boundary = self._never_trained_below()
-        checked = self._checked(boundary) if boundary is not None else None
-        if checked is None:
+        if self._measured is None:
             return rows
+        checked, replay = self._measured
         try:
             (store,) = self._recorded([checked], rows, is_measured=True)
         except (Refused, ResourceError, OSError) as error:
             self._refuse_recording([checked], error)
             return rows
-        return RecordedRows(rows, checked, store, self._replay(checked))
+        return RecordedRows(rows, checked, store, replay)
+
+    @functools.cached_property
+    def _measured(self) -> tuple[Checked, Replay] | None:
+        """Checked once for validation and test rows; None where they go through the whole model."""
+        boundary = self._never_trained_below()
+        checked = self._checked(boundary) if boundary is not None else None
+        return (checked, self._replay(checked)) if checked is not None else None
 
     def _never_trained_below(self) -> str | None:
         order = list(self.groups.names)
