@@ -37,6 +37,7 @@ from benchmarks.material import (
     model_folder,
     read,
     right_answers,
+    with_head,
 )
 
 ROUNDS = (1, 2, 3)
@@ -312,7 +313,7 @@ def _run_tutorial(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
 def _run_accuracy(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     assert cell.data is not None
     job = _job(cell, tiny, seed=cell.options["seed"], epochs=cell.options["epochs"])
-    job = replace(job, rate=cell.options["rate"])
+    job = with_head(replace(job, rate=cell.options["rate"]), folder / "start")
     wanted = TINY_TEST_ROWS if tiny else cell.options["test_rows"]
     test = drawn(read(cell.data, "test"), wanted, seed=0)
     texts, meter = [row.text for row in test], measure.Meter()

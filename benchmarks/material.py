@@ -7,7 +7,7 @@ import importlib.util
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,6 +130,23 @@ def drawn(rows: Sequence[LabelledText], count: int, seed: int) -> list[LabelledT
 def right_answers(answers: Sequence[str], rows: Sequence[LabelledText]) -> str:
     """One sign a row, ``1`` for a right answer: what a paired comparison needs, and nothing of the data."""
     return "".join("1" if answer == row.label else "0" for answer, row in zip(answers, rows, strict=True))
+
+
+def with_head(job: Job, folder: Path) -> Job:
+    """The job on the model with a new head, drawn by the job's seed and written to `folder`.
+
+    Systems that are compared then start from the same weights: on few rows the head's draw alone decides a difference.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(job.seed)
+    names = dict(enumerate(job.labels))
+    AutoModelForSequenceClassification.from_pretrained(
+        job.model, id2label=names, label2id={label: i for i, label in names.items()}, dtype="float32"
+    ).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(job.model).save_pretrained(folder)
+    return replace(job, model=folder)
 
 
 def tiny_model(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
