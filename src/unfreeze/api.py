@@ -29,6 +29,7 @@ from unfreeze.errors import (
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
 from unfreeze.models.layers import LayerGroups
+from unfreeze.models.loading import LoadedModel
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
 from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
 from unfreeze.randomness import seed_all
@@ -221,7 +222,7 @@ def _carry_out(
             prepared,
             task,
             using.model,
-            pretrained=lambda: _pretrained(prepared, plan_),
+            pretrained=lambda: _pretrained(prepared, plan_).model,
             check=check,
             say=say,
             rows_of=_recorded_rows(run, prepared, plan_, using, check),
@@ -241,7 +242,8 @@ def _fine_tuned(
 ) -> torch.nn.Module:
     """The model with its best weights, and the task's thresholds chosen."""
     started = time.monotonic()
-    model = _pretrained(prepared, plan_)
+    loaded = _pretrained(prepared, plan_)
+    model = loaded.model
     validation = Rows(prepared.task, prepared.validation_examples) if prepared.validation_examples else None
     bar = ProgressBar(console) if console is not None else nullcontext()
     with bar as shown:
@@ -256,6 +258,7 @@ def _fine_tuned(
             run,
             observers=watching,
             stop=stop,
+            notes=loaded.notes,
         )
         engine.train()
         if validation is not None and prepared.task.chooses_on_validation:
@@ -303,11 +306,11 @@ def _recorded_rows(
     ).after_training
 
 
-def _pretrained(prepared: Prepared, plan_: Plan) -> torch.nn.Module:
+def _pretrained(prepared: Prepared, plan_: Plan) -> LoadedModel:
     """The model as it is before training: pretrained backbone, new head drawn by the run's seed."""
     seed_all(plan_.settings.seed, "new head")
     config = model_config(prepared.config, plan_.settings)
-    return prepared.task.build(prepared.source, config).model
+    return prepared.task.build(prepared.source, config)
 
 
 def _write_model(run: TrainedRun, prepared: Prepared, plan_: Plan, model: torch.nn.Module) -> None:

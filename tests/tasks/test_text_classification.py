@@ -96,6 +96,20 @@ def test_multi_label_thresholds_are_chosen_stored_and_used(runs: dict[str, api.T
         assert set(prediction.label) == {name for name, chance in prediction.scores.items() if chance >= limits[name]}
 
 
+@pytest.mark.parametrize(
+    ("labels", "sentence"), [("same", "the head is the checkpoint's own"), ("others", "the head is new")]
+)
+def test_a_run_that_goes_on_says_whether_it_keeps_the_head(
+    runs: dict[str, api.TrainedRun], tmp_path: Path, labels: str, sentence: str
+) -> None:
+    rows = [row if labels == "same" else {**row, "label": f"{row['label']}!"} for row in rows_of("single")]
+    run = api.train(
+        rows, model=str(runs["single"].folder), output=tmp_path / "next", schedule="head", baselines=False,
+        train={"epochs": "2 steps", "threads": 1},
+    )  # fmt: skip
+    assert any(event.values["text"].startswith(sentence) for event in run.events("notice"))
+
+
 # heads of regression ---------------------------------------------------------------------------------------------
 
 

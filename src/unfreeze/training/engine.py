@@ -71,6 +71,7 @@ class Engine:
         run: Gets events and checkpoints.
         observers: See the events.
         stop: Looked at between steps.
+        notes: What loading the model had to say; told before anything else.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class Engine:
         *,
         observers: Sequence[Observer] = (),
         stop: StopFlag | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.task, self.model, self.phases, self.settings = task, model, list(phases), settings
         self.train_rows, self.validation_rows = train, validation
         self.run, self.observers, self.stop = run, list(observers), stop if stop is not None else StopFlag()
         self.groups = LayerGroups.of(model)
         self.state = TrainState()
+        self.notes = list(notes)
         self.checkpoints = Checkpoints(run, notice=lambda text: self._tell("notice", text=text))
         self.moments: dict[str, torch.Tensor] = {}
         self.sources = Sources(
@@ -125,6 +128,8 @@ class Engine:
             NumericsError: E-NOT-FINITE; no update was made with the number in question.
             Interrupted: E-INTERRUPTED, after a checkpoint.
         """
+        for note in self.notes:
+            self._tell("notice", text=note)
         # Trap: before the checkpoint's weights are there, or a resumed run might find another answer than the first.
         unread = Unread.find(self.task, self.model, self.groups, self.train_rows.examples)
         if unread.modules:
