@@ -135,7 +135,7 @@ def right_answers(answers: Sequence[str], rows: Sequence[LabelledText]) -> str:
 def with_head(job: Job, folder: Path) -> Job:
     """The job on the model with a new head, drawn by the job's seed and written to `folder`.
 
-    Systems that are compared then start from the same weights: on few rows the head's draw alone decides a difference.
+    Systems that are compared then start from the same weights; the order of rows and dropout still differ.
     """
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
