@@ -463,6 +463,7 @@ def _recipe(
 def _plan(
     asked: Recipe, data: Any, test: Any, allow_remote_code: bool, console: Console | None
 ) -> tuple[Prepared, Plan]:
+    started = time.perf_counter()
     if asked.output is not None:
         check_is_free(Path(asked.output))
     machine = find_machine(asked.train.threads)
@@ -470,7 +471,7 @@ def _plan(
     objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
     prepared = prepare(asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console))
     plan_ = make(prepared, machine)
-    expect(plan_, prepared, asked.output or RUNS_FOLDER)
+    expect(plan_, prepared, asked.output or RUNS_FOLDER, started=started)
     return prepared, plan_
 
 
