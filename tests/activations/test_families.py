@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "funnel-SequenceClassification": ("top", "middle"),
     # There is no one module that takes the hidden states of a layer, (batch, length, width), and is called once.
     "albert-SequenceClassification": ("top", "middle"),
-    "xlm-SequenceClassification": ("head", "top", "middle"),
+    "xlm-SequenceClassification": ("top", "middle"),
     "xlnet-SequenceClassification": ("head", "top", "middle"),
     "squeezebert-SequenceClassification": ("top", "middle"),
     "pvt-ImageClassification": ("top", "middle"),

@@ -52,10 +52,14 @@ class Replay:
         else:
             below = [m for name in boundary.below for m in groups.modules(name)]
         modules = [m for m in below if any(True for _ in m.parameters())]
-        shapes = [_output_shapes(model, modules, inputs(*size)) for size in _SIZES]
-        for module in modules:
-            # A module that the forward does not call (an unused embedding) needs no stand-in.
-            if id(module) in shapes[0]:
+        whole = [*modules, *_wholly_of(model, modules, boundary.module)]
+        shapes = [_output_shapes(model, whole, inputs(*size)) for size in _SIZES]
+        # A module that the forward does not call (an unused embedding, a list of layers) needs no stand-in, and what
+        # lies in one that has its own needs none.
+        called = [m for m in whole if id(m) in shapes[0]]
+        inside = {id(child) for m in called for child in m.modules() if child is not m}
+        for module in called:
+            if id(module) not in inside:
                 self._stand_ins.append((module, _stand_in(shapes[0][id(module)], shapes[1][id(module)], self)))
 
     def show(self, recorded: torch.Tensor | None, inputs: Mapping[str, torch.Tensor]) -> None:
@@ -95,6 +99,22 @@ class Replay:
         recorded = self._current.to(zeros.dtype)
         assert recorded.shape == zeros.shape, f"recorded {tuple(recorded.shape)}, wanted {tuple(zeros.shape)}"
         return recorded
+
+
+def _wholly_of(model: nn.Module, modules: Sequence[nn.Module], boundary: str) -> list[nn.Module]:
+    """Modules all of whose weights lie in `modules`, an encoder's stack of layers: one stand-in for all of it.
+
+    Not where the boundary lies inside, and not by parameters, which a head may share with the embeddings.
+    """
+    inside = {id(m) for top in modules for m in top.modules()}
+    found = []
+    for path, module in model.named_modules():
+        if not path or id(module) in inside or boundary == path or boundary.startswith(f"{path}."):
+            continue
+        with_weights = [m for m in module.modules() if any(True for _ in m.parameters(recurse=False))]
+        if with_weights and all(id(m) in inside for m in with_weights):
+            found.append(module)
+    return found
 
 
 def _output_shapes(model: nn.Module, modules: list[nn.Module], inputs: dict[str, torch.Tensor]) -> dict[int, Any]:

@@ -29,6 +29,7 @@ import numpy as np
 from unfreeze import durable
 from unfreeze.types import Example
 
+_FACTS = "store.json"
 FORMAT_VERSION = 2
 _LOCK_PREFIX = ".lock-"
 DTYPES = {"float16": np.float16, "float32": np.float32}
@@ -68,7 +69,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.facts: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         self.starts: np.ndarray = np.load(folder / "starts.npy")
         self.width = int(self.facts["width"])
         dtype = DTYPES[self.facts["dtype"]]
@@ -126,7 +127,7 @@ class Writer:
     def close(self, facts: Mapping[str, Any]) -> None:
         self.values.flush()
         np.save(self.folder / "starts.npy", self.starts)
-        durable.write_json(self.folder / "store.json", {**facts, "width": self.width, "dtype": self.dtype})
+        durable.write_json(self.folder / _FACTS, {**facts, "width": self.width, "dtype": self.dtype})
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -209,10 +210,10 @@ def entries(folder: Path) -> list[Entry]:
     """All stores in a folder, the least recently used first."""
     found = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if path.is_dir() and not path.name.startswith(".") and (path / "store.json").is_file():
+        if path.is_dir() and not path.name.startswith(".") and (path / _FACTS).is_file():
             with contextlib.suppress(FileNotFoundError):  # another process has just removed it
                 size = sum(f.stat().st_size for f in path.iterdir())
-                found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / "store.json")))
+                found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / _FACTS)))
     return sorted(found, key=lambda e: e.used)
 
 
@@ -231,12 +232,22 @@ def recorded_groups(folder: Path, model: str, examples: Sequence[Example], batch
         found = [e.facts for e in entries(folder)]
     except OSError:
         return frozenset()
-    found = [f for f in found if isinstance(f.get("about"), dict) and f["about"].get("model") == model]
+    found = [f for f in found if _about_in(f).get("model") == model]
     if not found:
         return frozenset()
     wanted = facts_of_rows(examples, batch_tokens).items()
     places = [f["boundary"] for f in found if wanted <= f.items() and isinstance(f.get("boundary"), dict)]
     return frozenset(str(place.get("group")) for place in places)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """What was written with a store for people to see; empty where there is none, or it cannot be read."""
+    return _about_in(_facts_in(folder / _FACTS))
+
+
+def _about_in(facts: Mapping[str, Any]) -> dict[str, Any]:
+    found = facts.get("about")
+    return found if isinstance(found, dict) else {}
 
 
 def _facts_in(file: Path) -> dict[str, Any]:

@@ -92,18 +92,16 @@ def pad(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
     Returns:
         ``input_ids``, ``attention_mask`` and, where the tokenizer has them, ``token_type_ids``: (batch, length), int64.
     """
-    longest = max(len(e.inputs["input_ids"]) for e in examples)
-    fill = int(tokenizer.pad_token_id or 0)
-    ids = np.full((len(examples), longest), fill, dtype=np.int64)
-    mask = np.zeros((len(examples), longest), dtype=np.int64)
-    types = np.zeros((len(examples), longest), dtype=np.int64)
-    for i, example in enumerate(examples):
-        n = len(example.inputs["input_ids"])
-        ids[i, :n] = example.inputs["input_ids"]
-        mask[i, :n] = 1
-        if "token_type_ids" in example.inputs:
-            types[i, :n] = example.inputs["token_type_ids"]
-    padded = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    given = [e.inputs["input_ids"] for e in examples]
+    lengths = np.asarray([len(ids) for ids in given])
+    is_real = np.arange(lengths.max()) < lengths[:, None]  # (batch, length)
+    ids = np.full(is_real.shape, int(tokenizer.pad_token_id or 0), dtype=np.int64)
+    ids[is_real] = np.concatenate(given)
+    padded = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(is_real.astype(np.int64))}
     if "token_type_ids" in tokenizer.model_input_names:
+        types = np.zeros_like(ids)
+        if any("token_type_ids" in e.inputs for e in examples):
+            none = [e.inputs.get("token_type_ids", np.zeros_like(e.inputs["input_ids"])) for e in examples]
+            types[is_real] = np.concatenate(none)
         padded["token_type_ids"] = torch.from_numpy(types)
     return padded

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 
+from unfreeze.activations.boundary import Boundary
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
-from unfreeze.activations.store import Store, facts_of_rows, key_of
+from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of
 from unfreeze.errors import ResourceError
 from unfreeze.machine import is_out_of_memory
 from unfreeze.models.layers import LayerGroups
@@ -74,6 +75,8 @@ class Sources:
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
         self._refused: set[str] = set()
+        # By identity; the rows are kept with it, or another list might get their place in memory.
+        self._rows_seen: dict[int, tuple[dict[str, Any], Sequence[Example]]] = {}
 
     def of(self, index: int) -> Source:
         """The source of a phase; the model is in the state in which the phase begins."""
@@ -167,7 +170,8 @@ class Sources:
         probe = probe_rows(self.rows.train.examples, self.settings.seed)
         try:
             boundary = find_boundary(self.task, self.model, self.groups, group, probe)
-            return check(self.task, self.model, self.groups, boundary, probe)
+            known = self._checked_before(boundary)
+            return known if known is not None else check(self.task, self.model, self.groups, boundary, probe)
         except Refused as refusal:
             self._refuse([group], str(refusal))
         except Exception as error:
@@ -175,6 +179,19 @@ class Sources:
                 raise
             # Whatever keeps a model from being recorded must not keep it from being trained.
             self._refuse([group], f"its boundary cannot be found: {type(error).__name__}: {error}")
+        return None
+
+    def _checked_before(self, boundary: Boundary) -> Checked | None:
+        """What the run found that recorded these rows with these weights and versions, and whose recording is there."""
+        if not self.settings.cache.reuse:
+            return None
+        for keeps_inputs in {boundary.keeps_inputs, True}:
+            for dtype in DTYPES:
+                checked = Checked(replace(boundary, keeps_inputs=keeps_inputs), dtype, 0.0)
+                key = key_of(self._facts(checked, self.rows.train.examples))
+                error = about(Path(self.settings.cache.folder) / key).get("error")
+                if isinstance(error, float):
+                    return replace(checked, error=error)
         return None
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
@@ -190,6 +207,7 @@ class Sources:
         if is_measured:
             checked = [replace(c, dtype=EXACT) for c in checked]
         facts = [self._facts(c, rows.examples) for c in checked]
+        shown = [self._about(rows) if is_measured else {**self._about(rows), "error": c.error} for c in checked]
         folder = Path(self.settings.cache.folder)
         started: list[int] = []
 
@@ -208,7 +226,7 @@ class Sources:
             checked,
             rows.examples,
             [folder / key_of(f) for f in facts],
-            [{**f, "about": self._about(rows)} for f in facts],
+            [{**f, "about": a} for f, a in zip(facts, shown, strict=True)],
             budget_bytes=self.settings.cache.budget_bytes,
             budget_tokens=self.settings.micro_batch_tokens,
             reuse=self.settings.cache.reuse,
@@ -217,18 +235,27 @@ class Sources:
         )
 
     def _about(self, rows: Rows) -> dict[str, Any]:
-        """What `unfreeze cache` shows of a store; nothing recorded depends on it."""
+        """What `unfreeze cache` shows of a store; nothing recorded depends on it.
+
+        That of training rows also has the ``error`` its check found: another run need not check it again.
+        """
         return {"model": getattr(self.model.config, "_name_or_path", ""), "rows": len(rows.examples)}
 
     def _facts(self, checked: Checked, examples: Sequence[Example]) -> dict[str, Any]:
         """Everything the recorded values depend on."""
         return {
             "weights": _weights_below(self.model, self.groups, checked.boundary.below),
-            **facts_of_rows(examples, self.settings.micro_batch_tokens),
+            **self._facts_of(examples),
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
             "attention": getattr(self.model.config, "_attn_implementation", None),
         }
+
+    def _facts_of(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Of rows, which are the same throughout: they are looked through once."""
+        if id(examples) not in self._rows_seen:
+            self._rows_seen[id(examples)] = facts_of_rows(examples, self.settings.micro_batch_tokens), examples
+        return self._rows_seen[id(examples)][0]
 
 
 def _weights_below(model: torch.nn.Module, groups: LayerGroups, below: Sequence[str]) -> str:
