@@ -76,6 +76,50 @@ def test_rs_01_a_limit_on_the_size_of_files_ends_the_run_which_goes_on_without_i
     assert weights_of(tmp_path / "run") == weights_of(train(place, tmp_path / "unbroken").folder)
 
 
+# Mounts a file system of its own, where nobody else sees it; fills it in the third step, then makes room.
+FILLED_UP = """
+import subprocess, sys
+from pathlib import Path
+from unfreeze import api
+from unfreeze.errors import ResourceError
+
+recipe, folder = Path(sys.argv[1]), Path(sys.argv[2])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+filler = folder / "filler"
+
+def fill(event):
+    if event.kind == "step" and event.step == 3:
+        with open(filler, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+
+try:
+    api.train(recipe=recipe, output=folder / "run", observers=[fill])
+    sys.exit("nothing was said of the full disk")
+except ResourceError as error:
+    print(error.exit_status, error.code)
+filler.unlink()
+run = api.resume(folder / "run")
+sys.stdout.write((run.folder / "model" / "model.safetensors").read_bytes().hex())
+"""
+
+
+def test_rs_02_a_small_disk_that_fills_up_ends_the_run_which_goes_on_when_there_is_room(place, tmp_path):
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this system lets no user mount a file system of his own")
+    (tmp_path / "disk").mkdir()
+    command = ["unshare", "-rm", sys.executable, "-c", FILLED_UP, str(place / "recipe.yaml"), str(tmp_path / "disk")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    said, weights = done.stdout.splitlines()
+    assert said == "6 DISK"
+    unbroken = train(place, tmp_path / "unbroken").folder / "model" / "model.safetensors"
+    assert bytes.fromhex(weights) == unbroken.read_bytes()
+
+
 def test_rs_03_a_run_that_will_not_fit_on_the_disk_does_not_begin(place, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: asked.append(str(folder)) or 1000)
