@@ -19,7 +19,7 @@ from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
-from unfreeze.errors import DataError, RecipeError, did_you_mean
+from unfreeze.errors import DataError, RecipeError
 from unfreeze.models.loading import ModelSource, check_weights, load_config, resolve
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
@@ -109,14 +109,16 @@ def prepare(
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
     splits, notes = _with_usable_labels(splits, roles, drop=recipe.data.drop_unlabelled)
     splits, more = _sampled(splits, recipe)
-    splits, division = _divided(splits, roles, recipe)
+    splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.label_names)
     config = load_config(source, allow_remote_code=allow_remote_code)
-    targets, continued = _like_the_source(targets, source, config)
+    targets, continued = task.continue_from(targets, config, source.name)
     processor = task.load_processor(source)
     check_weights(source)
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
-    _refuse_unseen_labels(splits, roles, targets)
+    for name, table in (("validation", splits.validation), ("test", splits.test)):
+        if table is not None:
+            task.check_labels(table, name)
     limit, reason = _longest_input(recipe, splits.train, task, config)
     task.max_length = limit
     say(f"encoding {len(splits.train):,} rows")
@@ -127,7 +129,8 @@ def prepare(
     lengths = {"train": np.asarray([e.length + e.is_cut for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
     present = {k: t for k, t in tables.items() if t is not None}
-    found = facts(present, roles, _labels(present, roles, targets), lengths, limit)
+    labels = {k: names for k, t in present.items() if (names := task.label_names(t)) is not None}
+    found = facts(present, roles, labels or None, lengths, limit)
     return Prepared(
         recipe=recipe,
         name=splits.name,
@@ -151,13 +154,6 @@ def prepare(
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
-
-
-def _labels(tables: dict[str, Table], roles: Roles, targets: Any) -> dict[str, list[Any]] | None:
-    """Every row's label as the facts count them: class names, lists of names for multi-label, numbers."""
-    if targets is None:
-        return None
-    return {name: [targets.names(row, roles.label) for row in table] for name, table in tables.items()}
 
 
 def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:
@@ -216,7 +212,7 @@ def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:
     ]
 
 
-def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
+def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
     """Hold out what the user did not provide: see `ROWS_FOR_A_THIRD_PART`."""
     asked = recipe.data.validation
     unnamed = asked if isinstance(asked, float | int) else HELD_OUT_FRACTION
@@ -228,7 +224,7 @@ def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list
     table = splits.train
     division = divide(
         rows,
-        strata=_strata(table, roles),
+        strata=task.strata(table, roles),
         groups=table.column(roles.group) if roles.group else None,
         duplicates=duplicate_sets(joined_texts(table, roles)),
         fraction=fraction,
@@ -246,56 +242,6 @@ def _divided(splits: Splits, roles: Roles, recipe: Recipe) -> tuple[Splits, list
         parts = _replaced(parts, "test", table.select(division.test))
         notes.append(f"{len(division.test):,} further rows are held out, which no choice sees, for the reported figure")
     return parts, notes
-
-
-def _strata(table: Table, roles: Roles) -> np.ndarray | None:
-    """Class ids to stratify by; numbers and rare combinations are not stratified."""
-    if not isinstance(roles.label, str):
-        return None
-    ids = _ids([str(v) for v in table.column(roles.label)])
-    return ids if ids.max() + 1 <= max(2, len(ids) // 3) else None
-
-
-def _ids(values: list[Any]) -> np.ndarray:
-    position: dict[str, int] = {}
-    return np.asarray([position.setdefault(str(v), len(position)) for v in values], dtype=np.int64)
-
-
-def _like_the_source(targets: Any, source: ModelSource, config: Any) -> tuple[Any, list[str]]:
-    """The rules for a model that was fine-tuned before: the same labels keep its head, any other set gets a new one."""
-    names = getattr(config, "id2label", None) or {}
-    before = [str(names[i]) for i in sorted(names)]
-    if targets is None or not targets.labels or not before or all(n.startswith("LABEL_") for n in before):
-        return targets, []
-    now = set(targets.labels)
-    if set(before) == now and getattr(config, "problem_type", targets.problem_type) in (None, targets.problem_type):
-        return targets.in_order_of(before), [f"{source.name} knows these {len(now)} labels already: its head goes on"]
-    gone, fresh = sorted(set(before) - now), sorted(now - set(before))
-    parts = [f"new: {', '.join(fresh[:8])}"] * bool(fresh) + [f"gone: {', '.join(gone[:8])}"] * bool(gone)
-    return targets, [f"the head of {source.name} has other labels and is replaced ({'; '.join(parts)})"]
-
-
-def _refuse_unseen_labels(splits: Splits, roles: Roles, targets: Any) -> None:
-    """A label that only validation or test rows have can neither be learned nor scored."""
-    if targets is None or not isinstance(roles.label, str) or targets.problem_type == "regression":
-        return
-    for name in ("validation", "test"):
-        unseen: dict[str, list[str]] = {}
-        for row in getattr(splits, name) or ():
-            try:
-                targets.target(row, roles.label)
-            except DataError as error:
-                if error.code != "DATA-LABEL-UNSEEN":
-                    raise
-                unseen.setdefault(str(row.values[roles.label]), []).append(row.place)
-        if unseen:
-            listed = "; ".join(f"{k!r} ({len(v)} rows, first {v[0]})" for k, v in sorted(unseen.items())[:8])
-            raise DataError(
-                "DATA-LABEL-UNSEEN",
-                f"labels of the {name} rows that no training row has: {listed}",
-                where=next(iter(unseen.values()))[0],
-                remedy=did_you_mean(next(iter(unseen)), targets.labels) + "\nor add training rows with these labels",
-            )
 
 
 def _longest_input(recipe: Recipe, train: Table, task: Task, config: Any) -> tuple[int, str]:

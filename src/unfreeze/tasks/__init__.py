@@ -1,7 +1,7 @@
 """What a row means: one file a task, found by its name.
 
 A task's name is its file name with hyphens, as on the Hugging Face Hub: ``text-classification`` is the class in
-``text_classification.py`` whose ``name`` says so. Modules that start with an underscore are functions tasks share.
+``text_classification.py`` whose ``name`` says so. Modules that start with an underscore hold what tasks share.
 """
 
 from __future__ import annotations

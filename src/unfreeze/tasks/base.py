@@ -123,6 +123,31 @@ class Task(ABC):
     def restore_targets(self, stored: Any) -> Any:
         """Targets from their JSON form."""
 
+    def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
+        """What a hold-out keeps in equal shares, an id a row, (rows,); None: it is drawn plainly."""
+        return None
+
+    def continue_from(self, targets: Any, config: Any, name: str) -> tuple[Any, list[str]]:
+        """Targets as the head of a model that was fine-tuned before has them, and what is to be said of it.
+
+        Args:
+            targets: From `learn`.
+            config: Of the model.
+            name: The model's, for the sentences.
+        """
+        return targets, []
+
+    def check_labels(self, table: Table, split: str) -> None:  # noqa: B027
+        """Refuse validation or test rows whose labels the training rows do not have; the task is bound.
+
+        Raises:
+            DataError: E-DATA-LABEL-UNSEEN, with labels, counts and a place.
+        """
+
+    def label_names(self, table: Table) -> list[Any] | None:
+        """Every row's label as the facts count them: a name, a list of names, or a number; None: nothing to count."""
+        return None
+
     def load_processor(self, source: ModelSource) -> Any:
         """The tokenizer or feature extractor of a checkpoint."""
         from unfreeze.models.loading import load_processor

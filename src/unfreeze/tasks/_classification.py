@@ -1,0 +1,335 @@
+"""What classification and regression of anything share: their label space, loss, answers and scores.
+
+A task of texts, images or sound adds how a row becomes inputs, and which model class carries the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from unfreeze.data.columns import Roles
+from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
+from unfreeze.metrics import ClassificationState, MultiLabelState, RegressionState
+from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
+
+
+@dataclass
+class ClassificationTask(Task):
+    """One class, several classes or a number for a row.
+
+    Options:
+        problem_type: ``single_label_classification``, ``multi_label_classification`` or ``regression``; None: read
+            off the labels (see `unfreeze.tasks._labels`).
+        class_weights: Class name to weight in the loss, or ``balanced``: inversely to the class's training rows.
+        label_smoothing: Share of the target spread over all classes (Szegedy et al. 2016, arXiv 1512.00567, section 7).
+
+    Loss: cross-entropy, binary cross-entropy over classes, or squared error in units of the training rows' variance.
+    """
+
+    primary_metric: ClassVar[str] = "accuracy"
+    decodes_labels: ClassVar[bool] = True
+
+    problem_type: ProblemType | None = None
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    label_smoothing: float = 0.0
+
+    # what the labels are -----------------------------------------------------------------------------------------
+
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
+        columns = roles.label if isinstance(roles.label, tuple) else ()
+        if columns:
+            values: Sequence[Any] = list(zip(*(train.column(c) for c in columns), strict=True))
+        else:
+            values = train.column(str(roles.label))
+        space = learn_labels(
+            values,
+            columns=columns,
+            names=label_names,
+            problem_type=self.problem_type,
+            where=f"column '{roles.label}'",
+            place=train.place,
+        )
+        self._check_class_weights(space)
+        return space
+
+    def restore_targets(self, stored: Any) -> LabelSpace:
+        return LabelSpace.from_json(stored)
+
+    def _check_class_weights(self, space: LabelSpace) -> None:
+        if self.class_weights is None:
+            return
+        if space.problem_type != "single_label_classification":
+            raise TaskError("TASK", f"class weights do not apply to {space.problem_type}", where="train.class_weights")
+        for name in self.class_weights if isinstance(self.class_weights, dict) else ():
+            if name not in space.labels:
+                remedy = did_you_mean(name, space.labels)
+                raise RecipeError(
+                    "RECIPE-VALUE", f"there is no class {name!r}", where="train.class_weights", remedy=remedy
+                )
+
+    def weights_of_classes(self) -> np.ndarray | None:
+        """Loss weight of each class, (classes,), mean 1 over the training rows; None where all weigh the same."""
+        space: LabelSpace = self.targets
+        if self.class_weights is None:
+            return None
+        counts = np.maximum(np.asarray(space.counts, dtype=np.float64), 1)
+        if self.class_weights == "balanced":
+            return counts.sum() / (len(counts) * counts)
+        given = np.asarray([self.class_weights.get(name, 1.0) for name in space.labels])
+        return given * counts.sum() / (given * counts).sum()
+
+    def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
+        """Class ids; numbers and rare combinations are not stratified."""
+        if not isinstance(roles.label, str):
+            return None
+        position: dict[str, int] = {}
+        ids = np.asarray([position.setdefault(str(v), len(position)) for v in table.column(roles.label)], np.int64)
+        return ids if len(position) <= max(2, len(ids) // 3) else None
+
+    def label_names(self, table: Table) -> list[Any]:
+        return [self.targets.names(row, self.roles.label) for row in table]
+
+    def continue_from(self, targets: LabelSpace, config: Any, name: str) -> tuple[LabelSpace, list[str]]:
+        """The same labels keep the head of a model that was fine-tuned before, any other set gets a new one."""
+        names = getattr(config, "id2label", None) or {}
+        before = [str(names[i]) for i in sorted(names)]
+        if not targets.labels or not before or all(n.startswith("LABEL_") for n in before):
+            return targets, []
+        now = set(targets.labels)
+        if set(before) == now and getattr(config, "problem_type", None) in (None, targets.problem_type):
+            return targets.in_order_of(before), [f"{name} knows these {len(now)} labels already: its head goes on"]
+        gone, fresh = sorted(set(before) - now), sorted(now - set(before))
+        parts = [f"new: {', '.join(fresh[:8])}"] * bool(fresh) + [f"gone: {', '.join(gone[:8])}"] * bool(gone)
+        return targets, [f"the head of {name} has other labels and is replaced ({'; '.join(parts)})"]
+
+    def check_labels(self, table: Table, split: str) -> None:
+        """A label that only validation or test rows have can neither be learned nor scored."""
+        space: LabelSpace = self.targets
+        if not isinstance(self.roles.label, str) or space.problem_type == "regression":
+            return
+        unseen: dict[str, list[str]] = {}
+        for row in table:
+            try:
+                space.target(row, self.roles.label)
+            except DataError as error:
+                if error.code != "DATA-LABEL-UNSEEN":
+                    raise
+                unseen.setdefault(str(row.values[self.roles.label]), []).append(row.place)
+        if unseen:
+            listed = "; ".join(f"{k!r} ({len(v)} rows, first {v[0]})" for k, v in sorted(unseen.items())[:8])
+            raise DataError(
+                "DATA-LABEL-UNSEEN",
+                f"labels of the {split} rows that no training row has: {listed}",
+                where=next(iter(unseen.values()))[0],
+                remedy=did_you_mean(next(iter(unseen)), space.labels) + "\nor add training rows with these labels",
+            )
+
+    # the head ----------------------------------------------------------------------------------------------------
+
+    def _head(self) -> dict[str, Any]:
+        space: LabelSpace = self.targets
+        names = dict(enumerate(space.labels or ("value",)))
+        return {"n_labels": space.width, "problem_type": space.problem_type, "id2label": names}
+
+    @property
+    def _may_keep_head(self) -> bool:
+        """A regression head that gives values in the data's unit (see `finish`) cannot go on with scaled targets."""
+        return self.targets.scale == 1.0
+
+    def finish(self, model: torch.nn.Module) -> None:
+        """Let a regression head give values in the data's unit, so that any tool reads them right.
+
+        The heads of decoders have no bias: there the centre stays with the task, and other tools read values around 0.
+        """
+        space: LabelSpace = self.targets
+        if space.problem_type != "regression" or (space.center, space.scale) == (0.0, 1.0):
+            return
+        output = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == 1][-1]
+        with torch.no_grad():
+            output.weight.mul_(space.scale)
+            if output.bias is not None:
+                output.bias.mul_(space.scale).add_(space.center)
+        self.targets = space.unscaled(center=space.center if output.bias is None else 0.0)
+
+    # rows --------------------------------------------------------------------------------------------------------
+
+    def _target_of(self, row: Row, *, train: bool) -> Any:
+        """A label is not looked at unless it is needed: rows to predict may have any column of that name."""
+        target = self.targets.target(row, self.roles.label) if train else None
+        if target is None and train:
+            raise TaskError("TASK", f"the row has no label in column {self.roles.label!r}", where=row.place)
+        return target
+
+    def _batch(self, inputs: dict[str, torch.Tensor], examples: Sequence[Example], size_tokens: int) -> Batch:
+        """Inputs of all examples, with their targets where all have one."""
+        rows = np.asarray([e.row for e in examples], dtype=np.int64)
+        targets, weight = None, float(len(examples))
+        if all(e.target is not None for e in examples):
+            array = np.stack([np.asarray(e.target) for e in examples])
+            single = self.targets.problem_type == "single_label_classification"
+            targets = torch.from_numpy(array.astype(np.int64 if single else np.float32))
+            class_weights = self.weights_of_classes() if single else None
+            if class_weights is not None:
+                weight = float(class_weights[array].sum())
+        return Batch(inputs, targets, rows, {"rows": weight}, size_tokens)
+
+    # the model's answers -----------------------------------------------------------------------------------------
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
+        logits = model(**batch.inputs).logits  # (batch, classes)
+        return LossOutput({"loss": LossTerm(self._loss_sum(logits.float(), batch.targets))}, logits)
+
+    def _loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        kind = self.targets.problem_type
+        if kind == "regression":
+            return F.mse_loss(logits.squeeze(-1), targets, reduction="sum")
+        if kind == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[-1]
+        weights = self.weights_of_classes()
+        tensor = None if weights is None else torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
+        return F.cross_entropy(logits, targets, tensor, reduction="sum", label_smoothing=self.label_smoothing)
+
+    def probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        """(batch, classes) probabilities, or (batch,) values in the data's unit for regression."""
+        space: LabelSpace = self.targets
+        logits = logits.detach().float().cpu()
+        if space.problem_type == "regression":
+            return (logits.squeeze(-1) * space.scale + space.center).numpy()
+        if space.problem_type == "multi_label_classification":
+            return logits.sigmoid().numpy()
+        return logits.softmax(-1).numpy()
+
+    def decode(self, outputs: torch.Tensor, batch: Batch) -> list[Prediction]:
+        values = self.probabilities(outputs)
+        return [self._prediction(int(row), value) for row, value in zip(batch.rows, values, strict=True)]
+
+    def _prediction(self, row: int, value: Any) -> Prediction:
+        space: LabelSpace = self.targets
+        if space.problem_type == "regression":
+            return Prediction(row, float(value))
+        order = np.argsort(-value, kind="stable")
+        scores = {space.labels[i]: float(value[i]) for i in order}
+        if space.problem_type == "single_label_classification":
+            return Prediction(row, space.labels[order[0]], float(value[order[0]]), scores)
+        thresholds = self.thresholds()
+        chosen = [space.labels[i] for i in order if value[i] >= thresholds[i]]
+        return Prediction(row, chosen, min((scores[c] for c in chosen), default=None), scores)
+
+    def answers(self, outputs: torch.Tensor) -> np.ndarray:
+        """Class ids (batch,), 0/1 decisions (batch, classes), or numbers in the data's unit (batch,)."""
+        values = self.probabilities(outputs)
+        if self.targets.problem_type == "single_label_classification":
+            return values.argmax(-1)
+        if self.targets.problem_type == "multi_label_classification":
+            return (values >= self.thresholds()).astype(np.int64)
+        return values
+
+    def is_wrong(self, true: Any, answer: Any) -> bool:
+        """Whether an answer is a mistake; a number is one when it is not exactly right."""
+        if self.targets.problem_type == "regression":
+            return float(true) != float(answer)
+        return not np.array_equal(np.asarray(true, dtype=np.int64), np.asarray(answer))
+
+    def name_of(self, value: Any) -> str:
+        """A target or an answer as a person reads it."""
+        space: LabelSpace = self.targets
+        if space.problem_type == "regression":
+            return f"{float(value):.4g}"
+        if space.problem_type == "multi_label_classification":
+            return ", ".join(name for name, bit in zip(space.labels, value, strict=True) if bit) or "(none)"
+        return space.labels[int(value)]
+
+    def surprise(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
+        """Negative log-probability of the label in nats (summed over classes for multi-label), or absolute error."""
+        values, targets = self.probabilities(outputs), batch.targets.cpu().numpy()
+        space: LabelSpace = self.targets
+        if space.problem_type == "regression":
+            return np.abs(values - (targets * space.scale + space.center))
+        likelihood = np.where(targets > 0.5, values, 1 - values) if values.ndim == targets.ndim else None
+        if likelihood is None:
+            likelihood = values[np.arange(len(targets)), targets][:, None]
+        return -np.log(np.maximum(likelihood, 1e-12)).sum(-1)
+
+    def thresholds(self) -> np.ndarray:
+        """Multi-label decision thresholds, (classes,)."""
+        space: LabelSpace = self.targets
+        return np.asarray(space.thresholds if space.thresholds is not None else [0.5] * len(space.labels))
+
+    # scores ------------------------------------------------------------------------------------------------------
+
+    def metric(self) -> _LabelMetric:
+        return _LabelMetric(self)
+
+    @property
+    def headline_metric(self) -> str:
+        """What the summary leads with, by problem type."""
+        return {"regression": "mae", "multi_label_classification": "f1"}.get(self.targets.problem_type, "accuracy")
+
+    @property
+    def chooses_on_validation(self) -> bool:
+        return self.targets.problem_type == "multi_label_classification"
+
+    @property
+    def selection(self) -> tuple[str, bool]:
+        metrics = {"regression": ("mse", False), "multi_label_classification": ("f1_micro", True)}
+        return metrics.get(self.targets.problem_type, ("accuracy", True))
+
+    def adjust(self, metric: Any) -> None:
+        """Choose the multi-label thresholds on the validation rows that `metric` has seen."""
+        if self.targets.problem_type == "multi_label_classification":
+            self.targets = self.targets.with_thresholds(metric.state.choose_thresholds())
+
+
+class _LabelMetric:
+    """Feeds a batch's outputs into the state of its problem type."""
+
+    def __init__(self, task: ClassificationTask) -> None:
+        self.task = task
+        space: LabelSpace = task.targets
+        labels = list(space.labels)
+        self.state: Any
+        if space.problem_type == "regression":
+            self.state = RegressionState()
+        elif space.problem_type == "multi_label_classification":
+            self.state = MultiLabelState(labels, thresholds=task.thresholds())
+        else:
+            self.state = ClassificationState(labels)
+
+    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
+        values, targets = self.task.probabilities(outputs), batch.targets.cpu().numpy()
+        space: LabelSpace = self.task.targets
+        if space.problem_type == "regression":
+            self.state.update(targets * space.scale + space.center, values, rows=batch.rows)
+        elif space.problem_type == "multi_label_classification":
+            self.state.update(targets, values, rows=batch.rows)
+        else:
+            self.state.update(targets, values.argmax(-1), values)
+
+    def merge(self, other: _LabelMetric) -> None:
+        self.state.merge(other.state)
+
+    def compute(self) -> dict[str, float | None]:
+        return self.state.compute()
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        return self.state.intervals(seed)
+
+    def details(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"reasons": dict(self.state.reasons)}
+        if hasattr(self.state, "per_class"):
+            found["per_class"] = self.state.per_class()
+        if isinstance(self.state, ClassificationState):
+            found["confusion"] = self.state.confusion().tolist()
+            found["calibration"] = self.state.calibration()
+        return found
