@@ -263,7 +263,7 @@ def _fine_tuned(
         engine.train()
         if validation is not None and prepared.task.chooses_on_validation:
             prepared.task.adjust(engine.evaluate().metric)
-    steps = [e.values for e in run.events("step")]
+    steps = run.steps()
     last = [s["loss"] for s in steps[-max(1, len(steps) // 10) :]]
     run.write_results(
         "train",

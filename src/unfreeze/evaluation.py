@@ -8,7 +8,7 @@ import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -181,13 +181,17 @@ def predict_rows(
             outputs = task.predict(model, batch)
         return task.decode(outputs, batch)
 
-    for chunk in _chunks(e for row in rows for e in task.encode(row, train=False)):
-        found: list[Prediction | None] = [None] * len(chunk)
-        for part in length_batches([e.length for e in chunk], budget_tokens):
-            for positions, predictions in in_smaller_parts(part, functools.partial(answer, chunk)):
-                for position, prediction in zip(positions, predictions, strict=True):
-                    found[position] = prediction
-        yield from (p for p in found if p is not None)
+    def answers() -> Iterator[Prediction]:
+        for chunk in _chunks(e for row in rows for e in task.encode(row, train=False)):
+            found: list[Prediction | None] = [None] * len(chunk)
+            for part in length_batches([e.length for e in chunk], budget_tokens):
+                for positions, predictions in in_smaller_parts(part, functools.partial(answer, chunk)):
+                    for position, prediction in zip(positions, predictions, strict=True):
+                        found[position] = prediction
+            yield from (p for p in found if p is not None)
+
+    for _, parts in groupby(answers(), key=lambda prediction: prediction.row):
+        yield from task.merge(list(parts))
 
 
 def features_of(

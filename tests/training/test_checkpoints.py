@@ -27,6 +27,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return small.small(tmp_path_factory.mktemp("model"))
 
 
+def test_a_step_that_was_done_again_counts_once(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", recipe_yaml="", plan={})
+    for step in (1, 2, 3, 2, 3, 4):
+        run.log("step", step, loss=float(step))
+    assert [values["loss"] for values in run.steps()] == [1.0, 2.0, 3.0, 4.0]
+
+
 @pytest.fixture(scope="module")
 def engine(made: Any) -> Callable[..., Any]:
     """A gradual run in a folder, new or resumed, with dropout and evaluations in between."""

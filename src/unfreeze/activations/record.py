@@ -70,7 +70,7 @@ def find_boundary(
     """
     model.eval()
     try:
-        return _find_boundary(task, model, groups, group, pieces(model, examples))
+        return _find_boundary(task, model, groups, group, pieces(task, model, examples))
     except Refused:
         raise
     except Exception:
@@ -135,7 +135,7 @@ def _check(
     batch = task.collate(list(examples)).to(device)
     model.eval()
     with torch.no_grad():
-        full = task.predict(model, batch)
+        full = _of_real_tokens(task.predict(model, batch), batch.inputs)
     recorded = _recorded_alone(task, model, boundary, examples)
     shown = task.collate([shortened(e, boundary) for e in examples]).to(device)
     replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
@@ -143,7 +143,7 @@ def _check(
     def replayed(values: torch.Tensor) -> torch.Tensor:
         replay.show(values, shown.inputs)
         with replay.installed(), torch.no_grad():
-            return task.predict(model, shown)
+            return _of_real_tokens(task.predict(model, shown), shown.inputs)
 
     exact = _difference(full, replayed(recorded))
     if not exact <= TOLERANCE_FLOAT32:
@@ -162,6 +162,14 @@ def _check(
     return Checked(boundary, "float32", exact)
 
 
+def _of_real_tokens(outputs: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Outputs for each token without those of the padding, which nobody reads; other outputs as they are."""
+    mask = inputs.get("attention_mask")
+    if mask is None or outputs.ndim < 3 or outputs.shape[:2] != mask.shape:
+        return outputs
+    return outputs[mask.bool()]
+
+
 def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: Sequence[Example]) -> torch.Tensor:
     """What enters the boundary for each row by itself, padded together.
 
@@ -178,7 +186,7 @@ def _recorded_alone(task: Task, model: nn.Module, boundary: Boundary, examples: 
     return torch.stack(found)
 
 
-def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
+def pieces(task: Task, model: nn.Module, examples: Sequence[Example]) -> list[Example]:
     """The beginnings of a few rows, of different lengths."""
     longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
     if not _is_text(longest):
@@ -186,11 +194,7 @@ def pieces(model: nn.Module, examples: Sequence[Example]) -> list[Example]:
     # Trap: a BigBird that sees short rows gives up its sparse attention for good.
     if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
         return longest
-    found = []
-    for example, tokens in zip(longest, _PIECES, strict=False):
-        inputs = {name: values[:tokens] for name, values in example.inputs.items()}
-        found.append(Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part))
-    return found
+    return [task.beginning(example, tokens) for example, tokens in zip(longest, _PIECES, strict=False)]
 
 
 def _is_text(examples: Sequence[Example]) -> bool:
@@ -354,7 +358,7 @@ def inputs_like(
         repeated = np.resize(ids, tokens).astype(np.int32)
         repeated[-1] = ids[-1]  # BART and T5 look for the end token
         example = Example({"input_ids": repeated}, examples[0].target, examples[0].row, tokens)
-        return task.collate([example] * rows).to(device_of(model)).inputs
+        return task.collate([task.beginning(example, tokens)] * rows).to(device_of(model)).inputs
 
     return make
 

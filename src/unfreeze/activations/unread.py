@@ -58,7 +58,7 @@ class Unread:
             groups: Of the model.
             examples: A few of them are tried on.
         """
-        probe = pieces(model, examples)
+        probe = pieces(task, model, examples)
         if groups.n_groups == 0 or len(probe) < 2 or "input_ids" not in probe[0].inputs:
             return cls(model)
         try:

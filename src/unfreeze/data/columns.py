@@ -110,7 +110,7 @@ def guess_roles(
     named_text, named_label = _as_names(text), _as_names(label)
     for role, names in (("text", named_text), ("label", named_label), ("group", _as_names(group))):
         for name in names:
-            _check_named(table, role, name)
+            check_named(table, role, name)
     _check_distinct(named_text, named_label)
     profiles = {name: _profile(table, name) for name in table.columns}
     _check_swap(profiles, named_text, named_label)
@@ -274,7 +274,7 @@ def _setting(role: str, names: str | Sequence[str]) -> str:
 # what the user named
 
 
-def _check_named(table: Table, role: str, name: str) -> None:
+def check_named(table: Table, role: str, name: str) -> None:
     if name in table.columns:
         return
     # Trap: a header cell 'label ' looks like 'label' on the screen; the suggestion shows it in quotes.

@@ -27,7 +27,9 @@ from unfreeze.data.table import Places, Table, TableBuilder, check_names, shorte
 from unfreeze.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
-READABLE = "readable are: .csv, .tsv, .jsonl, .json (a list of objects) and .parquet"
+READABLE = (
+    "readable are: .csv, .tsv, .jsonl, .json (a list of objects), .parquet, and .conll (a word and its tags a line)"
+)
 
 _SAMPLE_RECORDS = 1000
 _LONGEST_NAME = 60
@@ -102,7 +104,7 @@ def read_file(path: Path, name: str, reading: Reading) -> Table:
 def read_whole_text(path: Path, name: str, reading: Reading) -> str:
     """A text file as one string, line ends and spaces as they are, without a byte order mark."""
     check_regular(path, name)
-    return "".join(_lines(path, name, reading))
+    return "".join(lines_of(path, name, reading))
 
 
 def check_regular(path: Path, name: str) -> os.stat_result:
@@ -169,7 +171,7 @@ def _check_content(path: Path, name: str, suffix: str) -> None:
 # text and encodings
 
 
-def _lines(path: Path, name: str, reading: Reading) -> Iterator[str]:
+def lines_of(path: Path, name: str, reading: Reading) -> Iterator[str]:
     """Lines with their ends (LF, CRLF or CR) as they are; the byte order mark is dropped.
 
     Raises:
@@ -262,7 +264,7 @@ def _single_byte_guess(content: bytes) -> str:
 
 
 def _read_csv(path: Path, name: str, reading: Reading) -> Table:
-    excel = re.fullmatch(r"sep=([,;|\t])[\r\n]*", next(_lines(path, name, reading), ""))
+    excel = re.fullmatch(r"sep=([,;|\t])[\r\n]*", next(lines_of(path, name, reading), ""))
     if excel:
         reading.notes.append(f"{name} starts with Excel's {excel[0].strip()!r}, which is not a row.")
         return _read_records(path, name, reading, excel[1], quoted=True, skip_records=1)
@@ -282,7 +284,7 @@ def _read_tsv(path: Path, name: str, reading: Reading) -> Table:
 
 def _delimiter(path: Path, name: str, reading: Reading) -> str:
     """A comma, unless the header has none and another delimiter gives the same number of columns in every row."""
-    first = next(_lines(path, name, reading), "")
+    first = next(lines_of(path, name, reading), "")
     if "," in first:
         return ","
     for delimiter in (";", "\t", "|"):
@@ -306,7 +308,7 @@ def _is_quoted_tsv(path: Path, name: str, reading: Reading) -> bool:
     widths: set[int] = set()
     always: list[bool] | None = None
     is_proper, is_needed, any_quoted = True, True, False
-    for line in _lines(path, name, reading):
+    for line in lines_of(path, name, reading):
         fields = line.rstrip("\r\n").split("\t")
         widths.add(len(fields))
         starts = [part.startswith('"') for part in fields]
@@ -352,7 +354,7 @@ def _records(
 
 
 def _lines_without_nul(path: Path, name: str, reading: Reading) -> Iterator[str]:
-    for number, line in enumerate(_lines(path, name, reading), 1):
+    for number, line in enumerate(lines_of(path, name, reading), 1):
         if "\0" in line:
             raise DataError(
                 "DATA-ROW",
@@ -466,7 +468,7 @@ def _ragged(name: str, line: int, fields: list[str], width: int, delimiter: str)
 def _read_json_lines(path: Path, name: str, reading: Reading) -> Table:
     builder = TableBuilder(name)
     blank = skipped = 0
-    for number, line in enumerate(_lines(path, name, reading), 1):
+    for number, line in enumerate(lines_of(path, name, reading), 1):
         if not line.strip():
             blank += 1
             continue
@@ -478,7 +480,7 @@ def _read_json_lines(path: Path, name: str, reading: Reading) -> Table:
 
 
 def _read_json(path: Path, name: str, reading: Reading) -> Table:
-    first = next((line for line in _lines(path, name, reading) if line.strip()), "")
+    first = next((line for line in lines_of(path, name, reading) if line.strip()), "")
     if not first.lstrip().startswith("["):
         if first.strip() == "{" or _is_one_object(path, name, reading):
             raise DataError(
@@ -488,7 +490,7 @@ def _read_json(path: Path, name: str, reading: Reading) -> Table:
                 remedy='write a list, [{"text": ..., "label": ...}, ...], or one object a line',
             )
         return _read_json_lines(path, name, reading)
-    rows = _parse("".join(_lines(path, name, reading)), name)
+    rows = _parse("".join(lines_of(path, name, reading)), name)
     builder = TableBuilder(name)
     for number, row in enumerate(rows, 1):
         builder.add(_checked_object(row, f"{name}:{number}"), number)
@@ -497,7 +499,7 @@ def _read_json(path: Path, name: str, reading: Reading) -> Table:
 
 def _is_one_object(path: Path, name: str, reading: Reading) -> bool:
     """Whether the file is a single object around the rows, as in {"version": 1, "data": [{...}, ...]}."""
-    filled = list(itertools.islice((line for line in _lines(path, name, reading) if line.strip()), 2))
+    filled = list(itertools.islice((line for line in lines_of(path, name, reading) if line.strip()), 2))
     if len(filled) != 1:
         return False
     value = _parse(filled[0], f"{name}:1")

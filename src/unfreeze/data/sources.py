@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from unfreeze.data import conll
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
 from unfreeze.data.table import Places, Table, TableBuilder, check_names, joined, shortened
 from unfreeze.errors import DataError, did_you_mean
@@ -156,7 +157,7 @@ def _read_path(data: str, reading: Reading, wanted: str) -> Splits:
     if is_there and path.is_dir():
         return _read_folder(path, reading, wanted)
     if is_there:
-        return Splits(read_file(path, path.name, reading), name=_name_of(path))
+        return Splits(_read_table(path, path.name, reading), name=_name_of(path))
     if _HUB_ID.fullmatch(data) and path.suffix.casefold() not in SUFFIXES:
         return _from_hub(data, reading, wanted)
     raise _missing(path)
@@ -213,7 +214,7 @@ def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) ->
     if len(tables) == 1:
         reading.notes.append(f"{tables[0].name} is the only table in the folder.")
         _note_ignored([e for e in entries if e not in label_files | {tables[0]}], reading)
-        return Splits(read_file(tables[0], tables[0].name, reading), name=name, label_names=label_names)
+        return Splits(_read_table(tables[0], tables[0].name, reading), name=name, label_names=label_names)
     if tables:
         raise DataError(
             "DATA-MISSING",
@@ -236,7 +237,12 @@ def _visible(folder: Path, root: Path) -> list[Path]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix.casefold() in SUFFIXES and not path.is_dir()
+    return (path.suffix.casefold() in SUFFIXES and not path.is_dir()) or conll.is_column_file(path)
+
+
+def _read_table(path: Path, name: str, reading: Reading) -> Table:
+    """Rows of a file, whatever kind of table it is."""
+    return conll.read_columns(path, name, reading) if conll.is_column_file(path) else read_file(path, name, reading)
 
 
 def _split_entries(root: Path, entries: list[Path]) -> dict[str, list[Path]]:
@@ -264,14 +270,14 @@ def _split_stem(entry: Path) -> str:
 
 def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
     if not group[0].is_dir():
-        return joined([read_file(entry, entry.name, reading) for entry in group])
+        return joined([_read_table(entry, entry.name, reading) for entry in group])
     folder = group[0]
     _refuse_media(folder)
     entries = _visible(folder, root)
     tables = [entry for entry in entries if _is_table(entry)]
     if len(tables) == 1:
         _note_ignored([entry for entry in entries if entry != tables[0]], reading)
-        return read_file(tables[0], _relative(tables[0], root), reading)
+        return _read_table(tables[0], _relative(tables[0], root), reading)
     return _class_folders(folder, root, reading)
 
 

@@ -144,6 +144,11 @@ class Table:
             raise DataError("DATA-COLUMN", f"there is no column {name!r}", remedy=did_you_mean(name, self.columns))
         return self.arrow.column(name)
 
+    def is_list(self, name: str) -> bool:
+        """Whether a column holds lists."""
+        kind = self.arrow_column(name).type
+        return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
     def select(self, indices: Iterable[int] | NDArray[np.int64]) -> Table:
         """The rows at `indices`, in that order, with the places they came from."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)

@@ -10,6 +10,7 @@ state                  kept of the rows                    interval
 ClassificationState    counts of (true, predicted) cells   bootstrap by multinomial draws over the cells
 MultiLabelState        sums a label, score histograms      streamed Poisson bootstrap
 RegressionState        sums of powers                      streamed Poisson bootstrap
+SpanState              sums a type of span                 streamed Poisson bootstrap
 PairedState            joint counts of two systems         bootstrap of the difference; Student's for numbers
 =====================  ==================================  =====================================================
 
@@ -34,6 +35,7 @@ from unfreeze.metrics.multilabel import MultiLabelState
 from unfreeze.metrics.paired import Difference, PairedState
 from unfreeze.metrics.regression import RegressionState
 from unfreeze.metrics.resampling import REPLICATES
+from unfreeze.metrics.spans import SpanState
 
 __all__ = [
     "CALIBRATION_BINS",
@@ -43,4 +45,5 @@ __all__ = [
     "MultiLabelState",
     "PairedState",
     "RegressionState",
+    "SpanState",
 ]

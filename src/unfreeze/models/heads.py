@@ -25,13 +25,14 @@ def build_classifier(
     config: Any,
     *,
     n_labels: int,
-    problem_type: ProblemType,
+    problem_type: ProblemType | None,
     id2label: Mapping[int, str],
+    auto_class: Any = transformers.AutoModelForSequenceClassification,
     keep_head: bool = True,
     dtype: torch.dtype = torch.float32,
     allow_remote_code: bool = False,
 ) -> LoadedModel:
-    """A text model that gives `n_labels` numbers a row, (batch, n_labels).
+    """A model that gives `n_labels` numbers a row, (batch, n_labels), or a token, (batch, length, n_labels).
 
     The head is new: weights normal with the configuration's `initializer_range` (0.02 where it has none), biases zero,
     norms one. It depends on torch's seed and on nothing else, so call `torch.manual_seed` before. Kept are a pretrained
@@ -42,8 +43,9 @@ def build_classifier(
         source: From `unfreeze.models.loading.resolve`.
         config: From `load_config`; not changed.
         n_labels: Outputs; 1 for regression.
-        problem_type: As in transformers' configurations.
+        problem_type: As in transformers' configurations; None where they do not have it.
         id2label: Output to label, the keys 0 to n_labels - 1.
+        auto_class: Of transformers: where the head sits.
         keep_head: Whether to go on with the checkpoint's head where its labels are the same.
         dtype: Of the weights in memory.
         allow_remote_code: Whether Python files of the repository may run.
@@ -53,23 +55,26 @@ def build_classifier(
     """
     assert sorted(id2label) == list(range(n_labels)), "id2label must name the outputs 0 to n_labels - 1"
     seed = int(torch.randint(2**62, (1,)).item())
-    kept = keep_head and _has_same_head(config, problem_type, id2label)
+    kind = auto_class.__name__.removeprefix("AutoModelFor")
+    kept = keep_head and _has_same_head(config, kind, problem_type, id2label)
     wanted = classifier_config(config, n_labels=n_labels, problem_type=problem_type, id2label=id2label)
-    auto_class = transformers.AutoModelForSequenceClassification
     check_modality(auto_class, config, source.name)
-    _require_padding(wanted, source)
+    if kind == "SequenceClassification":
+        _require_padding(wanted, source)
     loaded = load_model(
         auto_class, source, wanted, dtype=dtype, head_is_new=not kept, allow_remote_code=allow_remote_code
     )
     if not kept:
         _renew_head(loaded, config, seed)
-    loaded.notes.append(_head_note(loaded, config, kept))
+    loaded.notes.append(_head_note(loaded, config, kind, kept))
     if is_decoder(wanted) and wanted.pad_token_id == wanted.eos_token_id:
         loaded.notes.append(f"rows are padded with the end-of-text token, id {wanted.pad_token_id}")
     return loaded
 
 
-def classifier_config(config: Any, *, n_labels: int, problem_type: ProblemType, id2label: Mapping[int, str]) -> Any:
+def classifier_config(
+    config: Any, *, n_labels: int, problem_type: ProblemType | None, id2label: Mapping[int, str]
+) -> Any:
     """A copy of a configuration with the labels of a task."""
     wanted = copy.deepcopy(config)
     wanted.num_labels = n_labels
@@ -119,8 +124,8 @@ def _initialise_own(module: nn.Module, std: float, generator: torch.Generator | 
             parameter.normal_(0.0, std, generator=generator)
 
 
-def _has_same_head(config: Any, problem_type: ProblemType, id2label: Mapping[int, str]) -> bool:
-    is_classifier = any("SequenceClassification" in name for name in config.architectures or [])
+def _has_same_head(config: Any, kind: str, problem_type: ProblemType | None, id2label: Mapping[int, str]) -> bool:
+    is_classifier = any(kind in name for name in config.architectures or [])
     stored = {int(number): label for number, label in (config.id2label or {}).items()}
     return is_classifier and stored == dict(id2label) and getattr(config, "problem_type", None) in (None, problem_type)
 
@@ -156,9 +161,9 @@ def _renew_head(loaded: LoadedModel, source_config: Any, seed: int) -> None:
     loaded.new_parameters = sorted(renewed | set(loaded.new_parameters))
 
 
-def _head_note(loaded: LoadedModel, source_config: Any, kept: bool) -> str:
+def _head_note(loaded: LoadedModel, source_config: Any, kind: str, kept: bool) -> str:
     if kept:
         return "the head is the checkpoint's own: it was trained on the same labels"
-    was_classifier = any("SequenceClassification" in name for name in source_config.architectures or [])
+    was_classifier = any(kind in name for name in source_config.architectures or [])
     replaced = f", in place of the checkpoint's for {source_config.num_labels} labels" if was_classifier else ""
     return f"the head is new{replaced}: {', '.join(loaded.new_parameters)}"

@@ -218,6 +218,11 @@ class Task(ABC):
         """A random variant for training; drawn anew for every (seed, epoch, row, part)."""
         return example
 
+    def beginning(self, example: Example, tokens: int) -> Example:
+        """The first tokens of an example, for trials of the model; its target must fit what is left."""
+        inputs = {name: values[:tokens] for name, values in example.inputs.items()}
+        return Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part)
+
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad to the longest and stack; `Batch.weights` gets the normalisers of the loss."""
@@ -235,6 +240,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, outputs: Any, batch: Batch) -> list[Prediction]:
         """Answers a person can read, one for each example."""
+
+    def merge(self, parts: Sequence[Prediction]) -> Sequence[Prediction]:
+        """The answers to one row that was read in several parts, in order."""
+        return parts
 
     def surprise(self, outputs: Any, batch: Batch) -> np.ndarray:
         """How wrong each answer is, (batch,), so that the worst mistakes can be shown; empty: not known."""

@@ -130,7 +130,7 @@ def occurring(task: Task, examples: Sequence[Example]) -> np.ndarray:
 
 
 def _only_looks_up(task: Task, model: nn.Module, table: nn.Embedding, examples: Sequence[Example]) -> bool:
-    batch = task.collate(pieces(model, examples))
+    batch = task.collate(pieces(task, model, examples))
     needed_gradient = table.weight.requires_grad
     table.weight.requires_grad_(True)
     try:

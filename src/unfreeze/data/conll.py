@@ -1,0 +1,89 @@
+"""Column files, as CoNLL's shared tasks made them: a word and its tags a line, a blank line between sentences.
+
+::
+
+    -DOCSTART- -X- -X- O        left out: it marks a document and is no sentence
+
+    EU NNP B-NP B-ORG           the word comes first, the tag asked for last
+    rejects VBZ B-VP O
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unfreeze.data.files import Reading, lines_of
+from unfreeze.data.table import Table, TableBuilder, shortened
+from unfreeze.errors import DataError
+
+SUFFIXES = frozenset((".conll", ".bio", ".iob", ".iob2"))
+_DOCUMENT = "-DOCSTART-"
+# So many lines of a .txt file must look like columns; prose has lines of many lengths.
+_FEWEST_LINES, _MOST_COLUMNS, _SAMPLE_BYTES = 6, 12, 8192
+
+
+def is_column_file(path: Path) -> bool:
+    """Whether a file is one: by its suffix, or a ``.txt`` by its first lines."""
+    suffix = path.suffix.casefold()
+    if suffix in SUFFIXES:
+        return not path.is_dir()
+    if suffix != ".txt" or not path.is_file():
+        return False
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(_SAMPLE_BYTES)
+    except OSError:
+        return False
+    lines = start.decode("latin-1").splitlines()
+    fields = [len(line.split()) for line in (lines[:-1] if len(start) == _SAMPLE_BYTES else lines)]
+    filled = [count for count in fields if count]
+    return len(filled) >= _FEWEST_LINES and set(filled) <= {filled[0]} and 2 <= filled[0] <= _MOST_COLUMNS
+
+
+def read_columns(path: Path, name: str, reading: Reading) -> Table:
+    """Rows of lists, one a sentence: ``tokens``, ``tags`` (the last column), and ``column_2`` and so on between.
+
+    A row's place is the line of its first word.
+
+    Raises:
+        DataError: E-DATA-ROW for a line with more or fewer columns than the first; E-DATA-EMPTY without sentences;
+            as `read_file` for encodings.
+    """
+    builder = TableBuilder(name)
+    names: list[str] = []
+    for sentence in _sentences(path, name, reading):
+        if not names:
+            names = _names(len(sentence[0][1]), name, sentence[0][0])
+        for number, fields in sentence:
+            if len(fields) != len(names):
+                raise DataError(
+                    "DATA-ROW",
+                    f"{len(fields)} columns, {len(names)} in the lines before: {shortened(' '.join(fields))}",
+                    where=f"{name}:{number}",
+                    remedy="write a word and its tags, separated by spaces or tabs, on every line",
+                )
+        columns = zip(*(fields for _, fields in sentence), strict=True)
+        builder.add(dict(zip(names, map(list, columns), strict=True)), sentence[0][0])
+    reading.notes.append(
+        f"{name} holds a word a line and {len(names) - 1 or 'no'} columns of tags; the last is 'tags'."
+    )
+    return builder.finish()
+
+
+def _names(count: int, name: str, line: int) -> list[str]:
+    if count < 2:
+        raise DataError(
+            "DATA-ROW", "a word without a tag", where=f"{name}:{line}", remedy="write the tag after the word"
+        )
+    return ["tokens", *(f"column_{i}" for i in range(2, count)), "tags"]
+
+
+def _sentences(path: Path, name: str, reading: Reading) -> Iterator[Sequence[tuple[int, list[str]]]]:
+    """The lines of each sentence, with their numbers."""
+    numbered = ((number, line.split()) for number, line in enumerate(lines_of(path, name, reading), start=1))
+    for is_filled, group in itertools.groupby(numbered, key=lambda item: bool(item[1])):
+        sentence = [(number, fields) for number, fields in group if fields[:1] != [_DOCUMENT]] if is_filled else []
+        if sentence:
+            yield sentence

@@ -1,0 +1,135 @@
+"""What a column of tags says: one tag a word, naming spans (``B-PER I-PER O``) or kinds of words (``NN VB``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unfreeze.errors import DataError, did_you_mean
+from unfreeze.types import Row
+
+OUTSIDE = "O"
+# IOB1, IOB2 and IOBES.
+_SPAN_TAG = re.compile(r"[BIES]-(.+)")
+
+
+@dataclass(frozen=True)
+class TagSpace:
+    """The tags of the training rows.
+
+    Attributes:
+        labels: In the order of the model's outputs: ``O`` first, then by type.
+        ids: Whether the data gives positions in `labels` rather than names.
+        counts: Training words of each tag.
+        reason: What was recognised.
+    """
+
+    labels: tuple[str, ...]
+    ids: bool = False
+    counts: tuple[int, ...] = ()
+    reason: str = ""
+    _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    problem_type = "token_classification"
+
+    def __post_init__(self) -> None:
+        self._position.update({name: i for i, name in enumerate(self.labels)})
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Types of spans, sorted; empty where the tags name no spans."""
+        matches = [_SPAN_TAG.fullmatch(label) for label in self.labels if label != OUTSIDE]
+        return tuple(sorted({m[1] for m in matches if m})) if matches and all(matches) else ()
+
+    def target(self, row: Row, column: str | None, n_words: int) -> np.ndarray | None:
+        """Ids of a row's tags, (words,); None without tags.
+
+        Raises:
+            DataError: E-DATA-LABEL, E-DATA-LABEL-UNSEEN, with the row's place.
+        """
+        given = row.values.get(column) if column is not None else None
+        if given is None:
+            return None
+        tags = checked_list(given, column, row)
+        if len(tags) != n_words:
+            raise DataError(
+                "DATA-LABEL",
+                f"{n_words} words and {len(tags)} tags in column '{column}'",
+                where=row.place,
+                remedy="write one tag for each word",
+            )
+        return np.asarray([self._find(tag, row) for tag in tags], dtype=np.int64)
+
+    def _find(self, tag: Any, row: Row) -> int:
+        if self.ids and isinstance(tag, int) and 0 <= tag < len(self.labels):
+            return tag
+        if str(tag) not in self._position:
+            raise DataError(
+                "DATA-LABEL-UNSEEN",
+                f"the tag {str(tag)!r} is in no training row: {did_you_mean(str(tag), self.labels)}",
+                where=row.place,
+                remedy="correct the tag, or add training rows that have it",
+            )
+        return self._position[str(tag)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "ids": self.ids, "counts": list(self.counts), "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> TagSpace:
+        return cls(tuple(stored["labels"]), stored["ids"], tuple(stored["counts"]), stored["reason"])
+
+
+def checked_list(value: Any, column: str | None, row: Row) -> Sequence[Any]:
+    """A row's list of words or tags.
+
+    Raises:
+        DataError: E-DATA-ROW for what is no list, or a list with a hole.
+    """
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise DataError("DATA-ROW", f"column '{column}' holds no list of words or tags", where=row.place)
+    if any(v is None for v in value):
+        raise DataError("DATA-ROW", f"a value in the list of column '{column}' is missing", where=row.place)
+    return list(value)
+
+
+def learn_tags(
+    rows: Iterable[Sequence[Any] | None], names: Sequence[str] | None, where: str, place: Callable[[int], str]
+) -> TagSpace:
+    """Read the tags off the training rows.
+
+    Args:
+        rows: A list of tags a row.
+        names: Names the data set lists; whole numbers are then positions in them.
+        where: The column, for messages.
+        place: Where a row comes from.
+
+    Raises:
+        DataError: E-DATA-ONE-CLASS, E-DATA-LABEL.
+    """
+    found: dict[Any, int] = {}
+    for index, tags in enumerate(rows):
+        for tag in tags if tags is not None else ():
+            if not isinstance(tag, str | int):
+                raise DataError("DATA-LABEL", f"{tag!r} is no tag", where=place(index))
+            found[tag] = found.get(tag, 0) + 1
+    as_ids = bool(names) and all(isinstance(t, int) and 0 <= t < len(names or ()) for t in found)
+    counts = {str((names or ())[t]) if as_ids else str(t): n for t, n in found.items()}
+    if len(counts) < 2:
+        only = next(iter(counts), None)
+        what = f"every word has the tag {only!r}" if only is not None else "no row has a tag"
+        raise DataError("DATA-ONE-CLASS", f"{what}; there is nothing to tell apart", where=where)
+    labels = tuple(names) if as_ids and names else tuple(sorted(counts, key=_order))
+    space = TagSpace(labels)
+    kinds = f"{len(space.types)} types of spans" if space.types else f"{len(labels)} kinds of words"
+    reason = f"column {where} holds a tag for each word: {kinds}"
+    return TagSpace(labels, as_ids, tuple(counts.get(name, 0) for name in labels), reason)
+
+
+def _order(tag: str) -> tuple[bool, str, str]:
+    match = _SPAN_TAG.fullmatch(tag)
+    return (tag != OUTSIDE, match[1] if match else tag, tag)

@@ -1,0 +1,411 @@
+"""token-classification: a tag for each word: names, slots of a command, parts of speech."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from unfreeze.data.columns import Roles, check_named
+from unfreeze.errors import DataError, TaskError
+from unfreeze.metrics import SpanState
+from unfreeze.metrics.spans import spans_of
+from unfreeze.tasks import _text
+from unfreeze.tasks._tags import TagSpace, checked_list, learn_tags
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
+    from unfreeze.models.loading import LoadedModel, ModelSource
+    from unfreeze.recipe import DataRecipe
+
+NOT_A_TARGET = -100
+TOKEN_NAMES = ("tokens", "words", "token", "word", "text", "sentence")
+TAG_NAMES = ("ner_tags", "tags", "slots", "ner", "labels", "label", "entities", "pos_tags", "pos")
+# Tokens a window shows on either side of the words that it answers for.
+CONTEXT_TOKENS = 32
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What an example knows of the words it answers for, all of them in order.
+
+    Attributes:
+        words: As they stand in the row.
+        places: Position of each word's first token in the example.
+        tags: Id of each word's tag; None without labels.
+        left: Words of the row that come in later examples.
+        is_first: Whether the row begins with this example.
+    """
+
+    words: tuple[str, ...]
+    places: tuple[int, ...]
+    tags: tuple[int, ...] | None
+    left: int
+    is_first: bool
+
+
+@dataclass
+class _Targets:
+    """Of a batch: tag ids, (batch, length), `NOT_A_TARGET` where no word begins; and the words of each example."""
+
+    tags: torch.Tensor
+    words: list[_Words]
+
+    def to(self, device: torch.device) -> _Targets:
+        return _Targets(self.tags.to(device), self.words)
+
+
+@dataclass
+class TokenClassification(Task):
+    """A tag for each word of a list of words.
+
+    The first token of a word carries its tag (Devlin et al. 2019, BERT, section 5.3). A row beyond the limit is read in
+    windows that overlap; each word is answered once, by the window that shows it with context on both sides. Plain text
+    is split into words and punctuation.
+
+    Loss: cross-entropy, the mean over words.
+
+    Example:
+        >>> TokenClassification().sample_rows()[0]["tags"][0]
+        'B-PER'
+    """
+
+    name: ClassVar[str] = "token-classification"
+    primary_metric: ClassVar[str] = "f1"
+    splits_long_rows: ClassVar[bool] = True
+
+    # what the columns are ----------------------------------------------------------------------------------------
+
+    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
+        named = {role: _one_column(table, asked, role) for role in ("text", "label", "group")}
+        text, label = named["text"], named["label"]
+        reasons = {}
+        lists = [name for name in table.columns if table.is_list(name)]
+        if text is None:
+            text = _best([n for n in lists if n != label], TOKEN_NAMES)
+            if text is None:
+                raise DataError(
+                    "DATA-COLUMN",
+                    f"no column holds lists of words: {', '.join(table.columns)}",
+                    where=table.place(0),
+                    remedy="write the words of a row as a list, or use a column file (.conll)",
+                )
+            reasons["text"] = f"'{text}' holds lists of words"
+        if label is None and needs_label:
+            others = [n for n in lists if n != text]
+            label = _best(others, TAG_NAMES)
+            if label is None:
+                listed = f"{', '.join(others)} could be" if others else "there is no other column of lists"
+                raise DataError(
+                    "DATA-COLUMN",
+                    f"which column holds the tags? {listed}",
+                    where=table.place(0),
+                    remedy=f"--set data.label={others[0] if others else 'COLUMN'}",
+                )
+            reasons["label"] = f"'{label}' holds lists of tags"
+        return Roles(text=(text,), label=label, group=named["group"], reasons=reasons)
+
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> TagSpace:
+        where = f"'{roles.label}'"
+        return learn_tags(train.column(str(roles.label)), label_names, where, train.place)
+
+    def restore_targets(self, stored: Any) -> TagSpace:
+        return TagSpace.from_json(stored)
+
+    def label_names(self, table: Table) -> list[Any]:
+        """The types of a row's spans, or its tags where they name no spans."""
+        space: TagSpace = self.targets
+        return [self._named(space, row) for row in table]
+
+    def _named(self, space: TagSpace, row: Row) -> list[str]:
+        ids = space.target(row, self._label, len(self._words_of(row)))
+        tags = [space.labels[i] for i in ids] if ids is not None else []
+        return sorted(kind for kind, _, _ in spans_of(tags)) if space.types else tags
+
+    @property
+    def _label(self) -> str | None:
+        return self.roles.label if isinstance(self.roles.label, str) else None
+
+    # the model ---------------------------------------------------------------------------------------------------
+
+    def load_processor(self, source: ModelSource) -> Any:
+        tokenizer = super().load_processor(source)
+        if not tokenizer.is_fast:
+            raise TaskError("TASK", "this model's tokenizer does not tell which word a token is of", where=source.name)
+        return tokenizer
+
+    def build(self, source: ModelSource, config: Any) -> LoadedModel:
+        from transformers import AutoModelForTokenClassification
+
+        from unfreeze.models.heads import build_classifier
+
+        return build_classifier(
+            source,
+            config,
+            auto_class=AutoModelForTokenClassification,
+            allow_remote_code=self.allows_remote_code,
+            **self._head(),
+        )
+
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        from transformers import AutoModelForTokenClassification
+
+        from unfreeze.models.heads import classifier_config
+
+        wanted = classifier_config(config, **self._head())
+        return AutoModelForTokenClassification.from_config(wanted, dtype=torch.float32)
+
+    def _head(self) -> dict[str, Any]:
+        space: TagSpace = self.targets
+        return {"n_labels": len(space.labels), "problem_type": None, "id2label": dict(enumerate(space.labels))}
+
+    # rows --------------------------------------------------------------------------------------------------------
+
+    def _words_of(self, row: Row) -> list[str]:
+        (column,) = self.roles.text
+        value = row.values.get(column)
+        if value is None:
+            raise DataError("DATA-ROW", f"there are no words in column '{column}'", where=row.place)
+        if isinstance(value, str):
+            return _WORD.findall(value)
+        return [str(word) for word in checked_list(value, column, row)]
+
+    def encode(self, row: Row, *, train: bool) -> list[Example]:
+        words = self._words_of(row)
+        tags = self.targets.target(row, self._label, len(words)) if train else None
+        if train and tags is None:
+            raise TaskError("TASK", f"the row has no tags in column {self._label!r}", where=row.place)
+        before, after = _text.frame_of(self.processor)
+        ids, starts = self._tokens(words, self.max_length - len(before) - len(after))
+        examples = []
+        for number, (shown, owned) in enumerate(_windows(starts, len(ids), self.max_length - len(before) - len(after))):
+            first = starts[shown.start]
+            end = starts[shown.stop] if shown.stop < len(words) else len(ids)
+            whole = np.concatenate([before, np.asarray(ids[first:end], dtype=np.int32), after])
+            known = _Words(
+                tuple(words[i] for i in owned),
+                tuple(len(before) + starts[i] - first for i in owned),
+                tuple(int(tags[i]) for i in owned) if tags is not None else None,
+                len(words) - owned.stop,
+                number == 0,
+            )
+            examples.append(Example({"input_ids": whole}, known, row.index, len(whole), part=number))
+        return examples
+
+    def _tokens(self, words: Sequence[str], room: int) -> tuple[list[int], list[int]]:
+        """Token ids of all words, and where each word begins; every word has a token, and fits a window."""
+        encoded = self.processor(words, is_split_into_words=True, add_special_tokens=False, verbose=False)
+        by_word: list[list[int]] = [[] for _ in words]
+        for token, word in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
+            by_word[word].append(token)
+        unknown = (
+            self.processor.unk_token_id if self.processor.unk_token_id is not None else self.processor.eos_token_id
+        )
+        ids: list[int] = []
+        starts: list[int] = []
+        for tokens in by_word:
+            starts.append(len(ids))
+            # A word that the tokenizer drops (a control character) must still be answered.
+            ids += tokens[:room] or [int(unknown or 0)]
+        return ids, starts
+
+    def beginning(self, example: Example, tokens: int) -> Example:
+        begun, known = super().beginning(example, tokens), example.target
+        kept = sum(place < tokens for place in known.places)
+        tags = known.tags[:kept] if known.tags is not None else None
+        left = known.left + len(known.words) - kept
+        begun.target = _Words(known.words[:kept], known.places[:kept], tags, left, known.is_first)
+        return begun
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        inputs = _text.pad(examples, self.processor)
+        tags = torch.full(inputs["input_ids"].shape, NOT_A_TARGET, dtype=torch.int64)
+        words = [e.target for e in examples]
+        for i, known in enumerate(words):
+            if known.tags is not None and known.places:
+                tags[i, list(known.places)] = torch.tensor(known.tags)
+        rows = np.asarray([e.row for e in examples], dtype=np.int64)
+        weights = {"words": float((tags != NOT_A_TARGET).sum())}
+        return Batch(inputs, _Targets(tags, words), rows, weights, int(tags.numel()))
+
+    # the model's answers -----------------------------------------------------------------------------------------
+
+    def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
+        logits = model(**batch.inputs).logits  # (batch, length, tags)
+        total = F.cross_entropy(
+            logits.float().flatten(0, 1), batch.targets.tags.flatten(), reduction="sum", ignore_index=NOT_A_TARGET
+        )
+        return LossOutput({"loss": LossTerm(total, per="words")}, logits)
+
+    def decode(self, outputs: torch.Tensor, batch: Batch) -> list[Prediction]:
+        best = outputs.detach().float().softmax(-1).max(-1)
+        found = []
+        for i, (row, known) in enumerate(zip(batch.rows, batch.targets.words, strict=True)):
+            places = list(known.places)
+            tags = [self.targets.labels[j] for j in best.indices[i, places].tolist()]
+            sure = best.values[i, places].tolist()
+            found.append(self._prediction(int(row), tags, list(known.words), sure))
+        return found
+
+    def merge(self, parts: Sequence[Prediction]) -> list[Prediction]:
+        if len(parts) == 1:
+            return list(parts)
+        tags = [tag for part in parts for tag in part.label]
+        words, sure = ([x for part in parts for x in part.extra[name]] for name in ("words", "scores"))
+        return [self._prediction(parts[0].row, tags, words, sure)]
+
+    def _prediction(self, row: int, tags: list[str], words: list[str], sure: list[float]) -> Prediction:
+        """The tags, and in `extra` the words, how sure each tag is, and the spans as the Hub's pipelines name them."""
+        spans = sorted(spans_of(tags), key=lambda span: span[1]) if self.targets.types else []
+        entities = [
+            {
+                "entity_group": kind,
+                "word": " ".join(words[first : last + 1]),
+                "score": float(np.mean(sure[first : last + 1])),
+                "first_word": first,
+                "last_word": last,
+            }
+            for kind, first, last in spans
+        ]
+        probability = min(sure) if sure else None
+        return Prediction(row, tags, probability, extra={"words": words, "scores": sure, "entities": entities})
+
+    def surprise(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
+        """Negative log-probability of an example's tags, in nats, summed over its words, (batch,)."""
+        targets = batch.targets.tags.to(outputs.device)
+        losses = F.cross_entropy(outputs.float().transpose(1, 2), targets, reduction="none", ignore_index=NOT_A_TARGET)
+        return losses.sum(-1).cpu().numpy()
+
+    # scores ------------------------------------------------------------------------------------------------------
+
+    def metric(self) -> _TagMetric:
+        return _TagMetric(self.targets)
+
+    @property
+    def headline_metric(self) -> str:
+        """F1 of the spans, or the share of words that are right where tags name no spans."""
+        return "f1" if self.targets.types else "accuracy"
+
+    @property
+    def selection(self) -> tuple[str, bool]:
+        # Trap: tags guessed at random have a better F1 than a model that has only learned yet that most words are
+        # outside; by F1 its first evaluations would look like no progress.
+        return "accuracy", True
+
+    def sample_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "tokens": ["Ada", "Byron", "lived", "in", "London", "."],
+                "tags": ["B-PER", "I-PER", "O", "O", "B-LOC", "O"],
+            },
+            {"tokens": ["Rain", "is", "expected", "in", "Oslo", "."], "tags": ["O", "O", "O", "O", "B-LOC", "O"]},
+            {"tokens": ["Marie", "left", "early", "."], "tags": ["B-PER", "O", "O", "O"]},
+            {"tokens": ["Nothing", "happened", "."], "tags": ["O", "O", "O"]},
+        ]
+
+
+def _one_column(table: Table, asked: DataRecipe | None, role: str) -> str | None:
+    """The column the user named for a role, None where none was."""
+    name = getattr(asked, role) if asked else None
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TaskError("TASK", f"one column is read as {role}, {len(name)} were named", where=f"data.{role}")
+    check_named(table, role, name)
+    return name
+
+
+def _best(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column with the best-known name, or the only one there is."""
+    known = [c for name in names for c in columns if c.casefold() == name]
+    return known[0] if known else (columns[0] if len(columns) == 1 else None)
+
+
+def _windows(starts: Sequence[int], n_tokens: int, room: int) -> list[tuple[range, range]]:
+    """(words shown, words answered for) of each window of at most `room` tokens; every word is answered once.
+
+    >>> _windows([0, 1, 2, 3], 4, 10)
+    [(range(0, 4), range(0, 4))]
+    """
+    n = len(starts)
+    if n_tokens <= room:
+        return [(range(n), range(n))]
+    ends = [*starts[1:], n_tokens]
+    context = min(CONTEXT_TOKENS, room // 4)
+    found, answered = [], 0
+    while answered < n:
+        first = answered
+        while first > 0 and starts[answered] - starts[first - 1] <= context:
+            first -= 1
+        # Trap: where one word fills nearly the whole window, there is no room for what comes before it.
+        while first < answered and ends[answered] - starts[first] > room:
+            first += 1
+        stop = answered + 1
+        while stop < n and ends[stop] - starts[first] <= room:
+            stop += 1
+        kept = stop
+        while stop < n and kept > answered + 1 and ends[stop - 1] - ends[kept - 1] < context:
+            kept -= 1
+        found.append((range(first, stop), range(answered, kept)))
+        answered = kept
+    return found
+
+
+@dataclass
+class _TagMetric:
+    """Joins the windows of a row, and counts it once it is whole."""
+
+    space: TagSpace
+    waiting: dict[int, list[tuple[_Words, list[str]]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.state = SpanState(self.space.types)
+
+    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
+        best = outputs.detach().argmax(-1).cpu()
+        whole = []
+        for i, (row, known) in enumerate(zip(batch.rows, batch.targets.words, strict=True)):
+            said = [self.space.labels[j] for j in best[i, list(known.places)].tolist()]
+            parts = self.waiting.setdefault(int(row), [])
+            parts.append((known, said))
+            if _is_whole(parts):
+                whole.append((int(row), sorted(self.waiting.pop(int(row)), key=lambda part: -part[0].left)))
+        true = [[self.space.labels[t] for known, _ in parts for t in known.tags or ()] for _, parts in whole]
+        said_all = [[tag for _, said in parts for tag in said] for _, parts in whole]
+        self.state.update(true, said_all, np.asarray([row for row, _ in whole], dtype=np.int64))
+
+    def merge(self, other: _TagMetric) -> None:
+        self.state.merge(other.state)
+
+    def compute(self) -> dict[str, float | None]:
+        found = self.state.compute()
+        return found if self.space.types else {"accuracy": found["accuracy"]}
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        found = self.state.intervals(seed)
+        return found if self.space.types else {k: v for k, v in found.items() if k == "accuracy"}
+
+    def details(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"reasons": dict(self.state.reasons)}
+        if self.space.types:
+            found["per_class"] = self.state.per_class()
+        return found
+
+
+def _is_whole(parts: Sequence[tuple[_Words, list[str]]]) -> bool:
+    """Whether the parts of a row that are there cover it: each begins where the one before ends, the last ends it."""
+    ordered = sorted((known for known, _ in parts), key=lambda known: -known.left)
+    return (
+        ordered[-1].left == 0
+        and ordered[0].is_first
+        and all(one.left == two.left + len(two.words) for one, two in pairwise(ordered))
+    )

@@ -1,0 +1,224 @@
+"""A tag for each word: alignment, windows, scores, and what a person gets who asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import unfreeze
+from unfreeze.data.sources import read
+from unfreeze.errors import DataError, TaskError
+from unfreeze.metrics import SpanState
+from unfreeze.metrics.spans import spans_of
+from unfreeze.tasks.token_classification import NOT_A_TARGET, TokenClassification, _windows
+from unfreeze.testing import check_task, tiny_model
+from unfreeze.types import Row
+
+NAMES = ("Ada", "Byron", "Grace", "Hopper", "Marie", "Curie")
+PLACES = ("London", "Paris", "Oslo", "Rome")
+
+
+def sentence(i: int) -> dict[str, Any]:
+    """A name and a place in one of three sentences: to be told by the words alone."""
+    name, place = NAMES[i % 6], PLACES[i // 6 % 4]
+    words, tags = [
+        ([name, "lives", "in", place, "."], ["B-PER", "O", "O", "B-LOC", "O"]),
+        (["Today", name, name, "sleeps", "in", place, "."], ["O", "B-PER", "I-PER", "O", "O", "B-LOC", "O"]),
+        ([place, "is", "where", name, "sleeps", "."], ["B-LOC", "O", "O", "B-PER", "O", "O"]),
+    ][i // 24]
+    return {"tokens": words, "tags": tags}
+
+
+ROWS = [sentence(i) for i in range(72)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return tiny_model(tmp_path_factory.mktemp("tokens") / "tiny", texts=[" ".join(row["tokens"]) for row in ROWS])
+
+
+def bound(model: Path, rows: list[dict[str, Any]], max_length: int = 64) -> TokenClassification:
+    from unfreeze.models.loading import resolve
+
+    task, table = TokenClassification(), read(rows).train
+    roles = task.find_roles(table, None, needs_label=True)
+    processor = task.load_processor(resolve(str(model)))
+    return task.bind(roles=roles, targets=task.learn(table, roles, None), processor=processor, max_length=max_length)
+
+
+def test_the_contract_is_kept_where_tags_name_no_spans(model: Path) -> None:
+    kinds = [{"words": row["tokens"], "pos": ["NN", *["VB"] * (len(row["tokens"]) - 1)]} for row in ROWS[:4]]
+    assert "save and load predict the same" in check_task(TokenClassification, kinds, model)
+
+
+def test_a_words_first_token_carries_its_tag(model: Path) -> None:
+    task = bound(model, ROWS)
+    [example] = task.encode(
+        Row(0, {"tokens": ["Ada.Byron", "in", "Oslo"], "tags": ["B-PER", "O", "B-LOC"]}, "x:1"), train=True
+    )
+    batch = task.collate([example])
+    tokens = task.processor.convert_ids_to_tokens(example.inputs["input_ids"].tolist())
+    tagged = {
+        tokens[i]: task.targets.labels[tag]
+        for i, tag in enumerate(batch.targets.tags[0].tolist())
+        if tag != NOT_A_TARGET
+    }
+    assert len(tokens) > 5, "the first word has several tokens"
+    assert list(tagged.values()) == ["B-PER", "O", "B-LOC"]
+    assert list(tagged)[1:] == ["in", "oslo"]
+    assert batch.weights == {"words": 3.0}
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=60),
+    room=st.integers(12, 40),
+)
+def test_every_word_is_answered_once_and_shown_whole(lengths: list[int], room: int) -> None:
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    windows = _windows(starts, sum(lengths), room)
+    assert [word for _, answered in windows for word in answered] == list(range(len(lengths)))
+    for shown, answered in windows:
+        assert shown.start <= answered.start < answered.stop <= shown.stop
+        assert sum(lengths[i] for i in shown) <= room
+
+
+def test_windows_give_the_scores_of_the_whole_row(model: Path) -> None:
+    """In windows a row is evaluated as one: counts of words and spans are those of the row."""
+    long = {
+        "tokens": [w for row in ROWS[::6] for w in row["tokens"]],
+        "tags": [t for row in ROWS[::6] for t in row["tags"]],
+    }
+    task = bound(model, ROWS, max_length=24)
+    examples = [e for i in range(2) for e in task.encode(Row(i, long, f"x:{i}"), train=True)]
+    assert len(examples) > 4
+    assert max(e.length for e in examples) <= 24
+    metric = task.metric()
+    for example in reversed(examples):
+        batch = task.collate([example])
+        metric.update(
+            torch.nn.functional.one_hot(batch.targets.tags.clamp(min=0), len(task.targets.labels)).float(), batch
+        )
+    assert metric.compute()["f1"] == 1.0
+    assert sum(row["support"] for row in metric.state.per_class()) == 2 * len(spans_of(long["tags"]))
+
+
+def test_spans_are_counted_as_the_shared_task_counts_them() -> None:
+    state = SpanState(["LOC", "PER"])
+    true = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "O"]]
+    said = [["B-PER", "O", "O", "B-LOC"], ["O", "B-LOC"]]
+    state.update(true, said)
+    found = state.compute()
+    assert found["precision"] == pytest.approx(1 / 3)
+    assert found["recall"] == pytest.approx(1 / 2)
+    assert found["f1"] == pytest.approx(2 / 5)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["row_accuracy"] == 0
+    again = SpanState.load(state.state_dict())
+    assert again.compute() == found
+
+
+def test_scores_are_seqevals() -> None:
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    draw = torch.Generator().manual_seed(0)
+    tags = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    rows = [[[tags[i] for i in torch.randint(0, 5, (7,), generator=draw)] for _ in range(2)] for _ in range(50)]
+    true, said = ([row[i] for row in rows] for i in range(2))
+    state = SpanState(["LOC", "PER"])
+    state.update(true, said)
+    found = state.compute()
+    for name, score in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
+        assert found[name] == pytest.approx(score(true, said)), name
+
+
+def test_states_merge_to_the_state_of_all_rows() -> None:
+    import numpy as np
+
+    tags = [["B-PER", "O"], ["O", "B-LOC"], ["B-LOC", "I-LOC"]]
+    said = [["B-PER", "O"], ["O", "O"], ["B-LOC", "O"]]
+    whole, one, two = (SpanState(["LOC", "PER"]) for _ in range(3))
+    whole.update(tags, said, np.arange(3))
+    one.update(tags[:1], said[:1], np.arange(1))
+    two.update(tags[1:], said[1:], np.arange(1, 3))
+    one.merge(two)
+    assert one.compute() == whole.compute()
+    assert one.intervals() == whole.intervals()
+
+
+def test_trained_it_finds_the_names_and_answers_plain_text(model: Path, tmp_path: Path) -> None:
+    run = unfreeze.train(
+        ROWS, task="token-classification", model=str(model), output=tmp_path / "run", schedule="full",
+        settings=["train.epochs=20", "train.learning_rate=3e-3", f"cache.folder={tmp_path / 'cache'}"],
+    )  # fmt: skip
+    assert run.metrics["eval_f1"] > 0.9
+    [answer] = run.predict(["Grace lives in Rome."])
+    assert answer.label == ["B-PER", "O", "O", "B-LOC", "O"]
+    assert [(e["entity_group"], e["word"]) for e in answer.extra["entities"]] == [("PER", "Grace"), ("LOC", "Rome")]
+    report = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "PER" in report
+
+
+def test_upper_layers_are_trained_on_recorded_inputs(model: Path, tmp_path: Path) -> None:
+    run = unfreeze.train(
+        ROWS, task="token-classification", model=str(model), output=tmp_path / "run", schedule="head",
+        settings=["train.epochs=20", f"cache.folder={tmp_path / 'cache'}"],
+    )  # fmt: skip
+    refused = [e.values["text"] for e in run.events("notice") if "not recorded" in str(e.values["text"])]
+    assert not refused
+    assert [e.values["boundary"] for e in run.events("recorded")] == ["head"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"tokens": ["Ada", "sleeps"], "tags": ["B-PER"]}, "2 words and 1 tags"),
+        ({"tokens": ["Ada"], "tags": ["B-PRE"]}, "did you mean 'B-PER'"),
+        ({"tokens": ["Ada", None], "tags": ["B-PER", "O"]}, "a value in the list"),
+        ({"tokens": None, "tags": ["O"]}, "there are no words"),
+        ({"tokens": ["Ada"], "tags": "B-PER"}, "no list of words or tags"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(model: Path, row: dict[str, Any], said: str) -> None:
+    task = bound(model, ROWS)
+    with pytest.raises(DataError, match=said) as caught:
+        task.encode(Row(6, row, "names.jsonl:7"), train=True)
+    assert caught.value.where == "names.jsonl:7"
+
+
+def test_columns_are_recognised_and_what_is_unclear_is_asked() -> None:
+    task = TokenClassification()
+    table = read([{"id": 1, "words": ["a"], "ner_tags": ["O"], "pos_tags": ["NN"]}]).train
+    roles = task.find_roles(table, None, needs_label=True)
+    assert (roles.text, roles.label) == (("words",), "ner_tags")
+    unclear = read([{"words": ["a"], "left": ["O"], "right": ["NN"]}]).train
+    with pytest.raises(DataError, match="left, right could be"):
+        task.find_roles(unclear, None, needs_label=True)
+    with pytest.raises(DataError, match="no column holds lists of words"):
+        task.find_roles(read([{"text": "a", "label": "b"}]).train, None, needs_label=True)
+
+
+def test_one_tag_throughout_is_refused(model: Path) -> None:
+    with pytest.raises(DataError, match="every word has the tag 'O'"):
+        bound(model, [{"tokens": ["a"], "tags": ["O"]}] * 4)
+
+
+def test_ids_are_names_where_the_data_names_them() -> None:
+    task = TokenClassification()
+    table = read([{"tokens": ["a", "b"], "tags": [0, 2]}, {"tokens": ["c"], "tags": [1]}]).train
+    roles = task.find_roles(table, None, needs_label=True)
+    space = task.learn(table, roles, ["O", "B-PER", "I-PER"])
+    assert space.labels == ("O", "B-PER", "I-PER")
+    assert space.types == ("PER",)
+    assert task.restore_targets(space.to_json()) == space
+
+
+def test_a_row_without_tags_cannot_be_trained_on(model: Path) -> None:
+    task = bound(model, ROWS)
+    with pytest.raises(TaskError, match="no tags"):
+        task.encode(Row(0, {"tokens": ["Ada"], "tags": None}, "x:1"), train=True)
