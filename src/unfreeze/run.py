@@ -241,7 +241,7 @@ class Run:
                 values = {k: v for k, v in record.items() if k not in ("kind", "step", "seconds")}
                 yield Event(record["kind"], record["step"], record["seconds"], values)
 
-    def steps(self) -> list[dict[str, Any]]:
+    def steps(self) -> list[Mapping[str, Any]]:
         """The values of each step's event, in order, once: a killed run does some steps again when it is resumed."""
         return list({event.step: event.values for event in self.events("step")}.values())
 
