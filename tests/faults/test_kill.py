@@ -18,6 +18,7 @@ from harness import Place, Point, in_child
 from power import Power
 
 from unfreeze import durable
+from unfreeze.run import Run
 
 IS_LONG = os.environ.get("UNFREEZE_FAULTS") == "all"
 RANDOM_RUNS = 250 if IS_LONG else 6
@@ -38,7 +39,11 @@ def points(place: Place) -> list[Point]:
 def unbroken(place: Place, points: list[Point]) -> dict[str, object]:
     found = harness.trace(place.folder / "unbroken")
     assert found["state"] == "done"
-    assert points
+    recorded = [e.values["boundary"] for e in Run(place.folder / "unbroken").events("recorded")]
+    assert recorded == ["group 1", "head"], (
+        "a trial that records nothing would not show what a kill does to a recording"
+    )
+    assert any(point.kind.startswith("cache/") for point in points)
     return found
 
 
