@@ -18,6 +18,7 @@ from unfreeze.activations.record import Checked, Refused, check, find_boundary, 
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
 from unfreeze.models.layers import LayerGroups
+from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm
 
 ROWS = 6
@@ -42,6 +43,9 @@ class Plain:
                 length -= 2 * row
                 own["input_ids"] = own["input_ids"][-length:]
             self.examples.append(Example(own, row % 2, row, length))
+
+    def beginning(self, example: Example, tokens: int) -> Example:
+        return Task.beginning(self, example, tokens)  # type: ignore[arg-type]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         inputs = {}
