@@ -366,7 +366,7 @@ def _exists(text: str) -> bool:
 
 
 def _looks_like_a_file(text: str) -> bool:
-    return Path(text).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet") and " " not in text
+    return Path(text).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll") and " " not in text
 
 
 def _print_recipe_help(schema: bool) -> None:

@@ -53,6 +53,18 @@ def test_a_folder_of_txt_splits_is_recognised(tmp_path: Path) -> None:
     assert {name: len(table) for name, table in splits.tables().items()} == {"train": 3, "validation": 3, "test": 3}
 
 
+def test_letters_and_numbers_of_other_languages_divide_no_line(tmp_path: Path) -> None:
+    text = "là-bas O\n10\u00a0000 B-NUM\nÅse B-PER\nà O\nla O\nmer O\n. O\n"
+    table = read(written(tmp_path / "train.txt", text)).train
+    assert table.row(0).values["tokens"] == ["là-bas", "10\u00a0000", "Åse", "à", "la", "mer", "."]
+
+
+def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    (tmp_path / "news.conll").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match="a link to a file that is not there"):
+        read(tmp_path / "news.conll")
+
+
 def test_prose_is_no_column_file(tmp_path: Path) -> None:
     prose = "It rained.\nThe train to the coast was late again, as ever.\n" * 20
     assert not is_column_file(written(tmp_path / "notes.txt", prose))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +107,7 @@ def test_windows_give_the_scores_of_the_whole_row(model: Path) -> None:
         metric.update(
             torch.nn.functional.one_hot(batch.targets.tags.clamp(min=0), len(task.targets.labels)).float(), batch
         )
-    assert metric.compute()["f1"] == 1.0
+    assert metric.compute()["overall_f1"] == 1.0
     assert sum(row["support"] for row in metric.state.per_class()) == 2 * len(spans_of(long["tags"]))
 
 
@@ -114,10 +117,10 @@ def test_spans_are_counted_as_the_shared_task_counts_them() -> None:
     said = [["B-PER", "O", "O", "B-LOC"], ["O", "B-LOC"]]
     state.update(true, said)
     found = state.compute()
-    assert found["precision"] == pytest.approx(1 / 3)
-    assert found["recall"] == pytest.approx(1 / 2)
-    assert found["f1"] == pytest.approx(2 / 5)
-    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["overall_precision"] == pytest.approx(1 / 3)
+    assert found["overall_recall"] == pytest.approx(1 / 2)
+    assert found["overall_f1"] == pytest.approx(2 / 5)
+    assert found["overall_accuracy"] == pytest.approx(4 / 6)
     assert found["row_accuracy"] == 0
     again = SpanState.load(state.state_dict())
     assert again.compute() == found
@@ -134,7 +137,7 @@ def test_scores_are_seqevals() -> None:
     state.update(true, said)
     found = state.compute()
     for name, score in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
-        assert found[name] == pytest.approx(score(true, said)), name
+        assert found[f"overall_{name}"] == pytest.approx(score(true, said)), name
 
 
 def test_states_merge_to_the_state_of_all_rows() -> None:
@@ -156,10 +159,16 @@ def test_trained_it_finds_the_names_and_answers_plain_text(model: Path, tmp_path
         ROWS, task="token-classification", model=str(model), output=tmp_path / "run", schedule="full",
         settings=["train.epochs=20", "train.learning_rate=3e-3", f"cache.folder={tmp_path / 'cache'}"],
     )  # fmt: skip
-    assert run.metrics["eval_f1"] > 0.9
+    assert run.metrics["eval_overall_f1"] > 0.9
     [answer] = run.predict(["Grace lives in Rome."])
     assert answer.label == ["B-PER", "O", "O", "B-LOC", "O"]
     assert [(e["entity_group"], e["word"]) for e in answer.extra["entities"]] == [("PER", "Grace"), ("LOC", "Rome")]
+    (tmp_path / "more.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS[:5]), encoding="utf-8")
+    assert unfreeze.evaluate(run.folder, tmp_path / "more.jsonl")["eval_overall_f1"] == 1.0
+    command = [sys.executable, "-m", "unfreeze", "predict", str(run.folder), str(tmp_path / "more.jsonl")]
+    subprocess.run([*command, "--output", str(tmp_path / "labelled.jsonl")], check=True, capture_output=True)
+    labelled = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["predicted_label"] for row in labelled] == [row["tags"] for row in ROWS[:5]]
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "PER" in report
 
@@ -181,6 +190,10 @@ def test_upper_layers_are_trained_on_recorded_inputs(model: Path, tmp_path: Path
         ({"tokens": ["Ada"], "tags": ["B-PRE"]}, "did you mean 'B-PER'"),
         ({"tokens": ["Ada", None], "tags": ["B-PER", "O"]}, "a value in the list"),
         ({"tokens": None, "tags": ["O"]}, "there are no words"),
+        ({"tokens": [], "tags": []}, "there are no words"),
+        ({"tokens": " ", "tags": []}, "there are no words"),
+        ({"tokens": [["Ada"]], "tags": ["O"]}, "holds lists, not words"),
+        ({"tokens": ["\ud83d"], "tags": ["O"]}, "cannot be tokenized"),
         ({"tokens": ["Ada"], "tags": "B-PER"}, "no list of words or tags"),
     ],
 )
@@ -189,6 +202,22 @@ def test_a_row_that_does_not_fit_is_named(model: Path, row: dict[str, Any], said
     with pytest.raises(DataError, match=said) as caught:
         task.encode(Row(6, row, "names.jsonl:7"), train=True)
     assert caught.value.where == "names.jsonl:7"
+
+
+def test_words_of_a_byte_level_tokenizer_keep_their_space(model: Path) -> None:
+    """As RoBERTa's plain text: the word after the first is no middle of one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [*"Adain", "\u0120"]
+    bytes_ = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(set(letters)))}, merges=[]))
+    bytes_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_.decoder = decoders.ByteLevel()
+    task = bound(model, ROWS)
+    task.processor = PreTrainedTokenizerFast(tokenizer_object=bytes_, unk_token=None)
+    ids, starts = task._tokens(["Ada", "in"], 64, "x:1")
+    assert task.processor.convert_ids_to_tokens(ids) == [*"Ada", "\u0120", *"in"]
+    assert starts == [0, 3]
 
 
 def test_columns_are_recognised_and_what_is_unclear_is_asked() -> None:

@@ -11,15 +11,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from unfreeze.data.files import Reading, lines_of
+from unfreeze.data.files import Reading, check_regular, lines_of
 from unfreeze.data.table import Table, TableBuilder, shortened
 from unfreeze.errors import DataError
 
 SUFFIXES = frozenset((".conll", ".bio", ".iob", ".iob2"))
 _DOCUMENT = "-DOCSTART-"
+_COLUMN = re.compile(r"[^ \t\r\n]+")
 # So many lines of a .txt file must look like columns; prose has lines of many lengths.
 _FEWEST_LINES, _MOST_COLUMNS, _SAMPLE_BYTES = 6, 12, 8192
 
@@ -36,7 +38,7 @@ def is_column_file(path: Path) -> bool:
             start = handle.read(_SAMPLE_BYTES)
     except OSError:
         return False
-    lines = start.decode("latin-1").splitlines()
+    lines = start.split(b"\n")
     fields = [len(line.split()) for line in (lines[:-1] if len(start) == _SAMPLE_BYTES else lines)]
     filled = [count for count in fields if count]
     return len(filled) >= _FEWEST_LINES and set(filled) <= {filled[0]} and 2 <= filled[0] <= _MOST_COLUMNS
@@ -51,6 +53,7 @@ def read_columns(path: Path, name: str, reading: Reading) -> Table:
         DataError: E-DATA-ROW for a line with more or fewer columns than the first; E-DATA-EMPTY without sentences;
             as `read_file` for encodings.
     """
+    check_regular(path, name)
     builder = TableBuilder(name)
     names: list[str] = []
     for sentence in _sentences(path, name, reading):
@@ -82,7 +85,8 @@ def _names(count: int, name: str, line: int) -> list[str]:
 
 def _sentences(path: Path, name: str, reading: Reading) -> Iterator[Sequence[tuple[int, list[str]]]]:
     """The lines of each sentence, with their numbers."""
-    numbered = ((number, line.split()) for number, line in enumerate(lines_of(path, name, reading), start=1))
+    # Not at every kind of space: a number may be written with a narrow one inside.
+    numbered = ((number, _COLUMN.findall(line)) for number, line in enumerate(lines_of(path, name, reading), start=1))
     for is_filled, group in itertools.groupby(numbered, key=lambda item: bool(item[1])):
         sentence = [(number, fields) for number, fields in group if fields[:1] != [_DOCUMENT]] if is_filled else []
         if sentence:

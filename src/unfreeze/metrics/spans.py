@@ -71,11 +71,11 @@ class SpanState(SummedState):
         self._sums.merge(other._sums)
 
     def compute(self) -> dict[str, float | None]:
-        """f1, precision and recall over all spans; accuracy of words; row_accuracy, all spans of a row right.
+        """overall_f1, overall_precision, overall_recall of spans; overall_accuracy of words; row_accuracy: none wrong.
 
         None where undefined; `reasons` then has the metric's name and why.
         """
-        return self._computed(("f1", "precision", "recall", "accuracy", "row_accuracy"))
+        return self._computed(("overall_f1", "overall_precision", "overall_recall", "overall_accuracy", "row_accuracy"))
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over rows; (low, high) by metric.
@@ -97,16 +97,16 @@ class SpanState(SummedState):
     def _undefined(self) -> dict[str, str]:
         if self._sums["actual"][0].any():
             return {}
-        return dict.fromkeys(("f1", "precision", "recall"), "no row has any span")
+        return dict.fromkeys(("overall_f1", "overall_precision", "overall_recall"), "no row has any span")
 
     def _all(self) -> dict[str, np.ndarray]:
         sums = self._sums
         correct, given, actual = (sums[name].sum(axis=1) for name in ("correct", "given", "actual"))
         return {
-            "f1": rate_of(2 * correct, given + actual),
-            "precision": rate_of(correct, given),
-            "recall": rate_of(correct, actual),
-            "accuracy": rate_of(sums["right"], sums["words"]),
+            "overall_f1": rate_of(2 * correct, given + actual),
+            "overall_precision": rate_of(correct, given),
+            "overall_recall": rate_of(correct, actual),
+            "overall_accuracy": rate_of(sums["right"], sums["words"]),
             "row_accuracy": rate_of(sums["exact"], sums["rows"]),
         }
 

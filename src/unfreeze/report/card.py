@@ -164,6 +164,8 @@ def _arguments(records: Records) -> Markup:
     """What the pipeline must be told to give the same answers."""
     from markupsafe import Markup
 
+    if records.task == "token-classification":
+        return Markup(', aggregation_strategy="first"')  # the first token of a word is the one that was trained
     if records.task != "text-classification":
         return Markup("")
     if records.is_multi_label:
@@ -197,7 +199,7 @@ def _limits(records: Records) -> Iterator[str]:
     if rows:
         yield f"It has seen {rows:,} training rows of one source; on texts of another kind it may be much worse."
     length = (records.plan.get("settings") or {}).get("max_length_tokens")
-    if wording.is_number(length):
+    if wording.is_number(length) and records.task not in ("fill-mask", "token-classification"):
         yield f"It reads the first {length:,} tokens of an input."
     if records.selection_remark:
         yield records.selection_remark

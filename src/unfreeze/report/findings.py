@@ -207,7 +207,7 @@ def _unrecognised_classes(records: Records) -> Finding | None:
 
 def _advice_for_small_classes(records: Records) -> str:
     """Weights where the task has them and they are not set already."""
-    if not records.is_multi_label and not _has_class_weights(records):
+    if records.task == "text-classification" and not records.is_multi_label and not _has_class_weights(records):
         return "--set train.class_weights=balanced, or more rows of these classes"
     more = max(2, round(2 * records.planned_epochs))
     longer = f", or more passes: --set train.epochs={more}" if records.choice("train.epochs") else ""

@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 # Shown as percentages, their differences as points.
-SHARES = frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
+SHARES = frozenset(
+    {"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"}
+) | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "ece", "mse", "rmse", "mae", "perplexity"})
 METRIC_NAMES = {
+    "overall_f1": "F1 of spans",
+    "overall_precision": "precision of spans",
+    "overall_recall": "recall of spans",
+    "overall_accuracy": "words right",
+    "row_accuracy": "rows with all spans right",
     "ece": "calibration error",
     "f1": "macro F1",
     "f1_micro": "micro F1",

@@ -92,6 +92,8 @@ def checked_list(value: Any, column: str | None, row: Row) -> Sequence[Any]:
     """
     if not isinstance(value, list | tuple | np.ndarray):
         raise DataError("DATA-ROW", f"column '{column}' holds no list of words or tags", where=row.place)
+    if any(isinstance(v, list | dict) for v in value):
+        raise DataError("DATA-ROW", f"the list of column '{column}' holds lists, not words", where=row.place)
     if any(v is None for v in value):
         raise DataError("DATA-ROW", f"a value in the list of column '{column}' is missing", where=row.place)
     return list(value)
@@ -115,9 +117,19 @@ def learn_tags(
     for index, tags in enumerate(rows):
         for tag in tags if tags is not None else ():
             if not isinstance(tag, str | int):
-                raise DataError("DATA-LABEL", f"{tag!r} is no tag", where=place(index))
+                raise DataError(
+                    "DATA-LABEL",
+                    f"{tag!r} is no tag",
+                    where=place(index),
+                    remedy="write tags as words or whole numbers",
+                )
             found[tag] = found.get(tag, 0) + 1
-    as_ids = bool(names) and all(isinstance(t, int) and 0 <= t < len(names or ()) for t in found)
+    wrong = next((t for t in found if names and isinstance(t, int) and not 0 <= t < len(names)), None)
+    if wrong is not None:
+        raise DataError(
+            "DATA-LABEL", f"the tag {wrong} is none of the {len(names or ())} that the data names", where=where
+        )
+    as_ids = bool(names) and all(isinstance(t, int) for t in found)
     counts = {str((names or ())[t]) if as_ids else str(t): n for t, n in found.items()}
     if len(counts) < 2:
         only = next(iter(counts), None)

@@ -242,7 +242,8 @@ class Task(ABC):
         """Answers a person can read, one for each example."""
 
     def merge(self, parts: Sequence[Prediction]) -> Sequence[Prediction]:
-        """The answers to one row that was read in several parts, in order."""
+        """The answer to one row that was read in several parts, in order; a task that reads rows so joins them."""
+        assert len(parts) == 1, f"{self.name} reads a row in parts and does not say how their answers are joined"
         return parts
 
     def surprise(self, outputs: Any, batch: Batch) -> np.ndarray:

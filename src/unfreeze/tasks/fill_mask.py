@@ -155,6 +155,13 @@ class FillMask(Task):
             start += count
         return found
 
+    def merge(self, parts: Sequence[Prediction]) -> list[Prediction]:
+        if len(parts) == 1:
+            return list(parts)
+        known = [p.probability for p in parts if p.probability is not None]
+        tokens = [token for part in parts for token in part.label]
+        return [Prediction(parts[0].row, tokens, sum(known) / len(known) if known else None)]
+
     def metric(self) -> _MaskedTokens:
         return _MaskedTokens()
 

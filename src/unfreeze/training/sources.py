@@ -182,17 +182,28 @@ class Sources:
         return None
 
     def _checked_before(self, boundary: Boundary) -> Checked | None:
-        """What the run found that recorded these rows with these weights and versions, and whose recording is there."""
+        """What a run found that checked this very model, weights above the boundary included; its recording is there.
+
+        What lies above decides whether half precision is good enough.
+        """
         if not self.settings.cache.reuse:
             return None
-        for keeps_inputs in {boundary.keeps_inputs, True}:
+        below, above = self._weights(boundary)
+        # See `check`: where a shortened row would not do, the whole one is kept.
+        kept = {boundary.keeps_inputs, boundary.reads != "all"}
+        for place in (replace(boundary, keeps_inputs=k) for k in sorted(kept)):
             for dtype in DTYPES:
-                checked = Checked(replace(boundary, keeps_inputs=keeps_inputs), dtype, 0.0)
-                key = key_of(self._facts(checked, self.rows.train.examples))
-                error = about(Path(self.settings.cache.folder) / key).get("error")
-                if isinstance(error, float):
-                    return replace(checked, error=error)
+                checked = Checked(place, dtype, 0.0)
+                key = key_of(self._facts(checked, self.rows.train.examples, below))
+                known = about(Path(self.settings.cache.folder) / key)
+                if known.get("above") == above and isinstance(known.get("error"), float):
+                    return replace(checked, error=known["error"])
         return None
+
+    def _weights(self, boundary: Boundary) -> tuple[str, str]:
+        """Digests of the weights below a boundary, with the buffers, and of those above."""
+        above = [name for name in self.groups.names if name not in boundary.below]
+        return tuple(_digest_of(self.model, self.groups, part) for part in (boundary.below, above))  # type: ignore[return-value]
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
         self._refused |= set(groups)
@@ -206,8 +217,12 @@ class Sources:
     def _recorded(self, checked: Sequence[Checked], rows: Rows, *, is_measured: bool = False) -> list[Store]:
         if is_measured:
             checked = [replace(c, dtype=EXACT) for c in checked]
-        facts = [self._facts(c, rows.examples) for c in checked]
-        shown = [self._about(rows) if is_measured else {**self._about(rows), "error": c.error} for c in checked]
+        weights = [self._weights(c.boundary) for c in checked]
+        facts = [self._facts(c, rows.examples, below) for c, (below, _) in zip(checked, weights, strict=True)]
+        shown = [
+            self._about(rows) | ({} if is_measured else {"error": c.error, "above": above})
+            for c, (_, above) in zip(checked, weights, strict=True)
+        ]
         folder = Path(self.settings.cache.folder)
         started: list[int] = []
 
@@ -237,14 +252,15 @@ class Sources:
     def _about(self, rows: Rows) -> dict[str, Any]:
         """What `unfreeze cache` shows of a store; nothing recorded depends on it.
 
-        That of training rows also has the ``error`` its check found: another run need not check it again.
+        That of training rows also has the ``error`` its check found, and a digest of the weights ``above``: another run
+        of the same model need not check it again.
         """
         return {"model": getattr(self.model.config, "_name_or_path", ""), "rows": len(rows.examples)}
 
-    def _facts(self, checked: Checked, examples: Sequence[Example]) -> dict[str, Any]:
+    def _facts(self, checked: Checked, examples: Sequence[Example], below: str) -> dict[str, Any]:
         """Everything the recorded values depend on."""
         return {
-            "weights": _weights_below(self.model, self.groups, checked.boundary.below),
+            "weights": below,
             **self._facts_of(examples),
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
@@ -258,9 +274,9 @@ class Sources:
         return self._rows_seen[id(examples)][0]
 
 
-def _weights_below(model: torch.nn.Module, groups: LayerGroups, below: Sequence[str]) -> str:
+def _digest_of(model: torch.nn.Module, groups: LayerGroups, names: Sequence[str]) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
-    for group in below:
+    for group in names:
         for name, parameter in groups.parameters(group).items():
             digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
             digest.update(_bytes_of(parameter))
