@@ -168,7 +168,7 @@ def test_trained_it_finds_the_names_and_answers_plain_text(model: Path, tmp_path
     command = [sys.executable, "-m", "unfreeze", "predict", str(run.folder), str(tmp_path / "more.jsonl")]
     subprocess.run([*command, "--output", str(tmp_path / "labelled.jsonl")], check=True, capture_output=True)
     labelled = [json.loads(line) for line in (tmp_path / "labelled.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["predicted_label"] for row in labelled] == [row["tags"] for row in ROWS[:5]]
+    assert [row["label"] for row in labelled] == [row["tags"] for row in ROWS[:5]]
     report = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "PER" in report
 
