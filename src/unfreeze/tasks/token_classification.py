@@ -172,14 +172,13 @@ class TokenClassification(Task):
     def _words_of(self, row: Row) -> list[str]:
         (column,) = self.roles.text
         value = row.values.get(column)
-        if value is None or not len(value):
-            raise DataError("DATA-ROW", f"there are no words in column '{column}'", where=row.place)
         if isinstance(value, str):
             words = _words_in(value)
-            if not words:
-                raise DataError("DATA-ROW", f"there are no words in column '{column}'", where=row.place)
-            return words
-        return [str(word) for word in checked_list(value, column, row)]
+        else:
+            words = [str(word) for word in checked_list(value, column, row)] if value is not None else []
+        if not words:
+            raise DataError("DATA-ROW", f"there are no words in column '{column}'", where=row.place)
+        return words
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         words = self._words_of(row)
@@ -187,9 +186,10 @@ class TokenClassification(Task):
         if train and tags is None:
             raise TaskError("TASK", f"the row has no tags in column {self._label!r}", where=row.place)
         before, after = _text.frame_of(self.processor)
-        ids, starts = self._tokens(words, self.max_length - len(before) - len(after), row.place)
+        room = self.max_length - len(before) - len(after)
+        ids, starts = self._tokens(words, room, row.place)
         examples = []
-        for number, (shown, owned) in enumerate(_windows(starts, len(ids), self.max_length - len(before) - len(after))):
+        for number, (shown, owned) in enumerate(_windows(starts, len(ids), room)):
             first = starts[shown.start]
             end = starts[shown.stop] if shown.stop < len(words) else len(ids)
             whole = np.concatenate([before, np.asarray(ids[first:end], dtype=np.int32), after])

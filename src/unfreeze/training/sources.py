@@ -188,7 +188,7 @@ class Sources:
         """
         if not self.settings.cache.reuse:
             return None
-        below, above = self._weights(boundary)
+        below, above = self._weights_below(boundary), self._weights_above(boundary)
         # See `check`: where a shortened row would not do, the whole one is kept.
         kept = {boundary.keeps_inputs, boundary.reads != "all"}
         for place in (replace(boundary, keeps_inputs=k) for k in sorted(kept)):
@@ -200,10 +200,11 @@ class Sources:
                     return replace(checked, error=known["error"])
         return None
 
-    def _weights(self, boundary: Boundary) -> tuple[str, str]:
-        """Digests of the weights below a boundary, with the buffers, and of those above."""
-        above = [name for name in self.groups.names if name not in boundary.below]
-        return tuple(_digest_of(self.model, self.groups, part) for part in (boundary.below, above))  # type: ignore[return-value]
+    def _weights_below(self, boundary: Boundary) -> str:
+        return _digest_of(self.model, self.groups, boundary.below)
+
+    def _weights_above(self, boundary: Boundary) -> str:
+        return _digest_of(self.model, self.groups, [n for n in self.groups.names if n not in boundary.below])
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
         self._refused |= set(groups)
@@ -217,12 +218,11 @@ class Sources:
     def _recorded(self, checked: Sequence[Checked], rows: Rows, *, is_measured: bool = False) -> list[Store]:
         if is_measured:
             checked = [replace(c, dtype=EXACT) for c in checked]
-        weights = [self._weights(c.boundary) for c in checked]
-        facts = [self._facts(c, rows.examples, below) for c, (below, _) in zip(checked, weights, strict=True)]
-        shown = [
-            self._about(rows) | ({} if is_measured else {"error": c.error, "above": above})
-            for c, (_, above) in zip(checked, weights, strict=True)
-        ]
+        facts = [self._facts(c, rows.examples, self._weights_below(c.boundary)) for c in checked]
+        shown = [self._about(rows) for _ in checked]
+        if not is_measured:
+            for known, c in zip(shown, checked, strict=True):
+                known |= {"error": c.error, "above": self._weights_above(c.boundary)}
         folder = Path(self.settings.cache.folder)
         started: list[int] = []
 
