@@ -68,10 +68,15 @@ ACCURACY = {
     "imdb": ("imdb", 800, 1, 2e-5, 1000),
     "imdb-1e-4": ("imdb", 800, 1, 1e-4, 1000),
 }
-# Head, then the top third, both on recorded inputs; the peer fine-tunes all. On long texts its accuracy is taken
-# without attention dropout (form c) and its time scaled from the speed cells of form b: it would take more than a cell.
+# The peer fine-tunes all. On long texts the head and then the top third are trained, both on recorded inputs: there the
+# frozen part costs most, and the top third is as good. On short ones it is not (.860 against .875 where all trains); one
+# epoch of all is, once the head has learned. On long texts the peer's accuracy is taken without attention dropout (form
+# c) and its time scaled from the speed cells of form b: it would take more than a cell.
 CURVES = {"imdb": (2000, 200, "c"), "sst2": (None, 500, "b")}  # rows, rows held out, form of the peer
-CURVE_PHASES = ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "2 epochs"})
+CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
+    "imdb": ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "2 epochs"}),
+    "sst2": ({"span": "head", "epochs": "1 epoch"}, {"span": "all", "epochs": "1 epoch", "learning_rate": 1e-4}),
+}
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
 CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the cell
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
@@ -348,7 +353,7 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     if options["system"] == "u":
         from benchmarks import ours
 
-        run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES, meter, folder / "run")
+        run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES[cell.data], meter, folder / "run")
         answers, own = [p.label for p in run.predict(texts)], {}
     else:
         from benchmarks import peers

@@ -255,7 +255,7 @@ def _curves(done: Records) -> list[str]:
         first = next(iter(pairs.values()))[0]
         lines += [
             f"**{data}**, {first['train_rows']:,} training rows, {len(first['right'])} test rows, MiniLM; unfreeze: "
-            "head, then the top 2 of 6 layers, its own rates; "
+            f"{_phases(cells.CURVE_PHASES[data])}; "
             f"the peer: all weights, {cells.CURVE_PEER_EPOCHS} epochs, rate {cells.CURVE_PEER_RATE:g}; both keep their "
             "best weights on the rows held out",
             "",
@@ -280,6 +280,15 @@ def _curves(done: Records) -> list[str]:
         lines += [_row("all", *(f"{m:.4f}" for m in means), _points(difference_of_all), "", "", "", ""), ""]
         lines += [_verdict(difference_of_all), "", f"![Accuracy over seconds on {data}]({curve_file(data)})", ""]
     return lines
+
+
+def _phases(phases: Sequence[Mapping[str, Any]]) -> str:
+    """``head, 1 epoch, its own rate; then ...``."""
+    told = []
+    for phase in phases:
+        rate = f"rate {phase['learning_rate']:g}" if "learning_rate" in phase else "its own rate"
+        told.append(f"{phase['span']}, {phase['epochs']}, {rate}")
+    return "; then ".join(told)
 
 
 def _verdict(difference: Sequence[float]) -> str:
