@@ -70,8 +70,8 @@ ACCURACY = {
 }
 # The peer fine-tunes all. On long texts the head and then the top third are trained, both on recorded inputs: there the
 # frozen part costs most, and the top third is as good. On short ones it is not (.860 where .875 is had); one epoch of
-# all is, once the head has learned. On long texts the peer's accuracy is taken without attention dropout (form c) and its
-# time scaled from the speed cells of form b: it would take more than a cell.
+# all is, once the head has learned. On long texts the accuracy of the peer is taken without attention dropout (form c)
+# and its time scaled from the speed cells of form b: it would take more than a cell.
 CURVES = {"imdb": (2000, 200, "c"), "sst2": (None, 500, "b")}  # rows, rows held out, form of the peer
 CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "imdb": ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "2 epochs"}),
