@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import unfreeze.baselines
-from unfreeze.baselines import Baseline, linear_probe, majority, tfidf
+from unfreeze.baselines import Baseline, linear_probe, majority, tfidf, usual_tags
 from unfreeze.errors import DataError, NumericsError, RecipeError, TaskError
 
 ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
@@ -230,3 +230,13 @@ def test_every_baseline_says_in_a_sentence_what_it_is() -> None:
     ]
     assert [b.name for b in found] == ["majority", "tfidf", "frozen features"]
     assert all(b.sentence and b.seconds >= 0 and len(b.predictions) == 30 for b in found)
+
+
+def test_the_usual_tag_of_a_word_is_its_most_frequent() -> None:
+    words = [["Ada", "in", "Rome"], ["Rome", "in"], ["Rome"]]
+    tags = [["PER", "O", "LOC"], ["LOC", "O"], ["O"]]
+    found = usual_tags(words, tags, [["Rome", "Ada", "unknown"]])
+    assert found.predictions == [["LOC", "PER", "O"]]
+    assert "'O' for unknown words" in found.sentence
+    with pytest.raises(DataError, match="training rows"):
+        usual_tags([], [], words)

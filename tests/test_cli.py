@@ -14,7 +14,7 @@ import planted
 import pytest
 
 from unfreeze import answers, api, cli, errors, recipe
-from unfreeze.errors import Interrupted, ModelError, NumericsError, ResourceError
+from unfreeze.errors import Interrupted, ModelError, NumericsError, ResourceError, TaskError
 from unfreeze.types import Prediction
 
 unfreeze = planted.unfreeze
@@ -304,7 +304,7 @@ def test_an_encoding_without_a_file_is_refused(place):
 
 def test_labels_are_shown_on_one_line_whatever_they_hold():
     prediction = Prediction(0, "a\x1b[31m\nb", 0.75, {"a\x1b[31m\nb": 0.75, "c": 0.25})
-    line = answers.as_line(answers.as_record(prediction, 2))
+    line = answers.as_line(prediction, 2)
     assert line == "a\\x1b[31m\\nb  0.750   a\\x1b[31m\\nb 0.750  c 0.250"
 
 
@@ -314,10 +314,11 @@ def test_labels_are_shown_on_one_line_whatever_they_hold():
         (Prediction(0, ["joy", "fear"], 0.6), "joy, fear  0.600"),
         (Prediction(0, []), "(none)"),
         (Prediction(0, 3.14159), "3.142"),
+        (Prediction(0, ["B-PER"], 0.9, shown="PER Ada"), "PER Ada"),
     ],
 )
 def test_several_labels_and_numbers_have_their_line(prediction, line):
-    assert answers.as_line(answers.as_record(prediction, 1)) == line
+    assert answers.as_line(prediction, 1) == line
 
 
 # evaluate, report, env
@@ -485,3 +486,8 @@ def test_an_old_terminal_gets_what_it_can_show(run):
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
+
+
+def test_other_labels_are_refused_where_the_task_scores_none():
+    with pytest.raises(TaskError, match="no scores of other labels"):
+        answers.as_record(Prediction(0, 3.14159), 2)

@@ -33,7 +33,7 @@ def test_one_row_goes_through_every_step(reviews):
     assert "reviews.csv:2" in steps["read"]
     assert "2 classes (positive" in steps["facts"]
     assert "[CLS]" in steps["encode"]
-    assert "target positive of 2 classes" in steps["encode"]
+    assert "target 'positive' of 2 classes" in steps["encode"]
     assert "input_ids (1, " in steps["collate"]
     assert "outputs (1, 2)" in steps["forward"]
     assert "'positive' with" in steps["decode"] or "'negative' with" in steps["decode"]

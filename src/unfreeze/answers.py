@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from unfreeze import api
-from unfreeze.errors import DataError, ResourceError
+from unfreeze.errors import DataError, ResourceError, TaskError
 from unfreeze.report.wording import visible
 from unfreeze.run import Run
 from unfreeze.serving.matching import rows_to_use
@@ -23,20 +23,27 @@ SUFFIXES = (".csv", ".jsonl")
 
 
 def as_record(prediction: Prediction, top_k: int) -> dict[str, Any]:
-    """``label``, ``probability``, the task's own fields and, for `top_k` above 1, ``top``: the best labels."""
+    """``label``, ``probability``, the task's own fields and, for `top_k` above 1, ``top``: the best labels.
+
+    Raises:
+        TaskError: E-TASK, when `top_k` asks for other labels and the task has none.
+    """
+    if top_k > 1 and not prediction.scores:
+        raise TaskError("TASK", "the answers of this model have no scores of other labels", where="--top-k")
     record = {"label": prediction.label, "probability": prediction.probability, **prediction.extra}
     if top_k > 1:
         record["top"] = dict(list(prediction.scores.items())[:top_k])
     return record
 
 
-def as_line(record: Mapping[str, Any]) -> str:
-    """A record on one line; what does not print is shown as an escape."""
+def as_line(prediction: Prediction, top_k: int) -> str:
+    """An answer on one line; what does not print is shown as an escape."""
+    record = as_record(prediction, top_k)
     label = record["label"]
     if isinstance(label, list):
         label = ", ".join(label) or "(none)"
-    shown = label if isinstance(label, str) else f"{label:.4g}"
-    if record["probability"] is not None:
+    shown = prediction.shown or (label if isinstance(label, str) else f"{label:.4g}")
+    if record["probability"] is not None and not prediction.shown:
         shown += f"  {record['probability']:.3f}"
     if "top" in record:
         shown += "   " + "  ".join(f"{name} {value:.3f}" for name, value in record["top"].items())

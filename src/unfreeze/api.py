@@ -31,7 +31,7 @@ from unfreeze.machine import find_machine, peak_memory_bytes, set_up
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import LoadedModel
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
-from unfreeze.preparation import DEFAULT_TASK, Prepared, prepare
+from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
 from unfreeze.results import measure
@@ -319,7 +319,7 @@ def _write_model(run: TrainedRun, prepared: Prepared, plan_: Plan, model: torch.
     if (name := attention_dropout_name(prepared.config)) is not None:
         setattr(model.config, name, getattr(prepared.config, name))
     extra = {"base_model": plan_.model, "identity": plan_.identity}
-    task_class = prepared.recipe.task or DEFAULT_TASK
+    task_class = prepared.recipe.task or prepared.task.name
     durable.publish(run.model_folder, lambda staging: predictor.save(staging, prepared.task, task_class, model, extra))
     _check_written(run, prepared, model)
 

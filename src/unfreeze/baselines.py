@@ -6,6 +6,7 @@ name               what it is                                        what it cos
 majority           the same answer for every row                     nothing
 tfidf              words and word pairs, a linear model              seconds for 10,000 rows
 frozen features    the pretrained model as it came, a linear model   seconds, once the features are there
+usual tags         each word's most frequent tag                     nothing
 =================  ================================================  ===========================================
 
 A fine-tuned model that does not beat the second has learned nothing that counting words could not do; one that does not
@@ -21,7 +22,8 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,16 +55,17 @@ class Baseline:
     """The answers of one baseline on the test rows.
 
     Attributes:
-        name: ``majority``, ``tfidf`` or ``frozen features``.
+        name: ``majority``, ``tfidf``, ``frozen features`` or ``usual tags``.
         sentence: What it is, for the report.
-        predictions: Class ids (n,), probabilities (n, n_labels) for multi-label, numbers (n,) for regression.
+        predictions: Class ids (n,), probabilities (n, n_labels) for multi-label, numbers (n,) for regression; a list of
+            tags a row.
         seconds: Wall time of fitting and predicting.
         notes: What a reader must know: a fit that did not converge, a label without training rows.
     """
 
     name: str
     sentence: str
-    predictions: np.ndarray
+    predictions: np.ndarray | list[list[str]]
     seconds: float
     notes: list[str] = field(default_factory=list)
 
@@ -137,6 +140,32 @@ def tfidf(
     predictions = fit.predict(train, targets, test, problem_type)
     model = "ridge regression" if problem_type == "regression" else "logistic regression"
     return Baseline("tfidf", f"TF-IDF of {unit}, {model}", predictions, time.perf_counter() - start, fit.notes)
+
+
+def usual_tags(
+    train_words: Iterable[Sequence[str]], train_tags: Iterable[Sequence[str]], test_words: Iterable[Sequence[str]]
+) -> Baseline:
+    """Each word gets the tag it has most often in the training rows; unknown words the most frequent tag of all.
+
+    Args:
+        train_words, train_tags: A list a row, of one length.
+        test_words: A list a row.
+    """
+    start = time.perf_counter()
+    by_word: dict[str, Counter[str]] = {}
+    of_all: Counter[str] = Counter()
+    for words, tags in zip(train_words, train_tags, strict=True):
+        of_all.update(tags)
+        for word, tag in zip(words, tags, strict=True):
+            by_word.setdefault(word, Counter())[tag] += 1
+    if not of_all:
+        raise DataError("DATA-EMPTY", "a baseline needs training rows and there are none")
+    # Of tags that are as frequent the first by name, whatever the order of the rows.
+    usual = {word: min(found, key=lambda tag: (-found[tag], tag)) for word, found in by_word.items()}
+    other = min(of_all, key=lambda tag: (-of_all[tag], tag))
+    answers = [[usual.get(word, other) for word in words] for words in test_words]
+    sentence = f"each word's most frequent tag, {other!r} for unknown words"
+    return Baseline("usual tags", sentence, answers, time.perf_counter() - start)
 
 
 def _counted(train_texts: Sequence[str], test_texts: Sequence[str], notes: list[str]) -> tuple[Any, Any, str]:

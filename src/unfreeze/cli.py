@@ -223,8 +223,10 @@ def predict(
     for prediction in (
         api.predict(found, inputs[0], encoding=encoding, console=progress) if is_path else found.predict(inputs)
     ):
-        record = answers.as_record(prediction, top_k)
-        print(json.dumps(record, ensure_ascii=False) if as_json else answers.as_line(record))
+        if as_json:
+            print(json.dumps(answers.as_record(prediction, top_k), ensure_ascii=False))
+        else:
+            print(answers.as_line(prediction, top_k))
 
 
 @app.command(epilog="Example:  unfreeze inspect reviews.csv --row 3")

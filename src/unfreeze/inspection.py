@@ -149,10 +149,7 @@ class _Way:
         return [f"{example.length} tokens{cut}: {' '.join(tokens)}{more}", f"target {self._target(example.target)}"]
 
     def _target(self, target: Any) -> str:
-        task: Any = self.prepared.task
-        if task.decodes_labels and task.targets.labels:
-            return f"{task.name_of(target)} of {len(task.targets.labels)} classes"
-        return _short(target)
+        return _short(self.prepared.task.target_shown(target), quoted=False)
 
     def collate(self) -> list[str]:
         self.batch = self.prepared.task.collate(self.examples)
@@ -179,6 +176,6 @@ class _Way:
         return [f"{shown}, by the untrained head"]
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def _short(value: Any, *, quoted: bool = True) -> str:
+    text = repr(value) if quoted else str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -100,12 +100,15 @@ def prepare(
         RequestError: Recipe, data or task do not fit.
         ModelError: The model is not there or not usable.
     """
-    task_class = tasks.find(recipe.task or DEFAULT_TASK)
-    task = task_class.with_options(_task_options(recipe, task_class))
-    task.allows_remote_code = allow_remote_code
+    named = tasks.find(recipe.task) if recipe.task is not None else None
+    task = _task(recipe, named) if named is not None else None
     source = resolve(recipe.model or DEFAULT_MODEL)
     say("reading the data")
     splits = _read(recipe, data, test)
+    recognised: list[str] = []
+    if task is None:
+        task, recognised = _recognised(recipe, splits.train)
+    task.allows_remote_code = allow_remote_code
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
     splits, notes = _with_usable_labels(splits, roles, drop=recipe.data.drop_unlabelled)
     splits, more = _sampled(splits, recipe)
@@ -145,6 +148,7 @@ def prepare(
         data_facts=found,
         notes=[
             *splits.notes,
+            *recognised,
             *(f"{k}: {why}" for k, why in roles.reasons.items()),
             *notes,
             *more,
@@ -154,6 +158,24 @@ def prepare(
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
+
+
+def _task(recipe: Recipe, task_class: type[Task]) -> Task:
+    return task_class.with_options(_task_options(recipe, task_class))
+
+
+def _recognised(recipe: Recipe, train: Table) -> tuple[Task, list[str]]:
+    """The one task that the rows can be meant for, said; `DEFAULT_TASK` where none says so of itself."""
+    found = {name: why for name in tasks.names() if (why := tasks.find(name).recognises(train)) is not None}
+    if len(found) > 1:
+        raise DataError(
+            "DATA-COLUMN",
+            f"these rows could be meant for {' or '.join(found)}",
+            where=train.place(0),
+            remedy="\nor ".join(f"--task {name}" for name in found),
+        )
+    notes = [f"task: {name}, since {why}" for name, why in found.items()]
+    return _task(recipe, tasks.find(next(iter(found), DEFAULT_TASK))), notes
 
 
 def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:

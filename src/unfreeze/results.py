@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfreeze import baselines, durable
+from unfreeze import durable
 from unfreeze.activations.rows import Rows
 from unfreeze.data.table import Table
 from unfreeze.evaluation import Evaluation, evaluate_examples, evaluate_rows, features_of
-from unfreeze.metrics import MultiLabelState, PairedState
 from unfreeze.models.layers import device_of
 from unfreeze.preparation import Prepared
 from unfreeze.run import Run
-from unfreeze.tasks.base import Task
+from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch
 
 Say = Callable[[str], None]
@@ -47,23 +46,23 @@ def measure(
         rows_of: Gives rows from where their frozen part was recorded; None: they go through the whole model as they are
             read.
     """
-    reported: tuple[str, Table, Evaluation, np.ndarray] | None = None
+    reported: tuple[str, Table, Evaluation, list[Any]] | None = None
     for split, table in (("eval", prepared.validation), ("test", prepared.test)):
         if table is None:
             continue
         say(f"evaluating {len(table):,} {'validation' if split == 'eval' else 'test'} rows")
-        collected = _Collected(task, len(table))
+        collected = _Collected(task)
         found = _evaluated(task, model, table, rows_of, seed=prepared.recipe.seed, observe=collected, check=check)
         run.write_results(split, found.to_json())
-        reported = (split, table, found, collected.values)
+        reported = (split, table, found, collected.answers)
     if reported is None:
         return
-    split, table, found, predictions = reported
+    split, table, found, answers = reported
     _write_summary(run, prepared, task, split, found)
-    if task.decodes_labels:
-        durable.write_json(run.folder / "mistakes.json", _mistakes(task, table, found, predictions))
+    if answers:
+        durable.write_json(run.folder / "mistakes.json", _mistakes(task, table, found, answers))
     if prepared.recipe.baselines and task.compares_with:
-        compared = _compare(prepared, task, model, table, predictions, pretrained, check, say)
+        compared = _compare(prepared, task, model, table, answers, pretrained, check, say)
         durable.write_json(run.folder / "baselines.json", compared)
 
 
@@ -78,19 +77,22 @@ def _evaluated(
 
 
 class _Collected:
-    """The answer for every row, as the baselines give theirs."""
+    """The answers to all rows, as the baselines give theirs."""
 
-    def __init__(self, task: Any, rows: int) -> None:
-        self.task, self.rows = task, rows
-        self.values: np.ndarray = np.empty(0)
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._parts: dict[int, list[Any]] = {}
 
     def __call__(self, outputs: Any, batch: Batch) -> None:
-        if not self.task.decodes_labels:
-            return
-        values = self.task.answers(outputs)
-        if not len(self.values):
-            self.values = np.zeros((self.rows, *values.shape[1:]), dtype=values.dtype)
-        self.values[batch.rows] = values
+        answers = self.task.answers(outputs, batch)
+        if answers is not None:
+            for row, answer in zip(batch.rows, answers, strict=True):
+                self._parts.setdefault(int(row), []).append(answer)
+
+    @property
+    def answers(self) -> list[Any]:
+        """One a row, in order; empty where the task gives none."""
+        return [self.task.whole_answer(self._parts[row]) for row in range(len(self._parts))]
 
 
 def _write_summary(run: Run, prepared: Prepared, task: Task, split: str, found: Evaluation) -> None:
@@ -112,68 +114,60 @@ def _write_summary(run: Run, prepared: Prepared, task: Task, split: str, found: 
     durable.write_json(run.folder / "summary.json", summary)
 
 
-def _mistakes(task: Any, table: Table, found: Evaluation, predictions: np.ndarray) -> list[dict[str, Any]]:
-    """The most surprising wrong answers, with their rows."""
+def _mistakes(task: Task, table: Table, found: Evaluation, answers: list[Any]) -> list[dict[str, Any]]:
+    """The most surprising wrong answers, with their rows; a row that was read in parts is shown once."""
     shown = []
-    for index, surprise in found.mistakes:
+    for index, surprise in dict(reversed(found.mistakes)).items():
         row = table.row(index)
-        true = task.targets.target(row, task.roles.label)
-        if not task.is_wrong(true, predictions[index]):
+        told = task.mistake(row, answers[index])
+        if told is None:
             continue
-        text = "\n".join(str(row.values[c]) for c in task.roles.text)
+        text = task.shown(row)
         shown.append(
             {
                 "place": row.place,
                 "text": text[:LONGEST_SHOWN_CHARACTERS] + ("..." if len(text) > LONGEST_SHOWN_CHARACTERS else ""),
-                "true": task.name_of(true),
-                "predicted": task.name_of(predictions[index]),
+                "true": told[0],
+                "predicted": told[1],
                 "surprise": surprise,
             }
         )
-    return shown
+    return sorted(shown, key=lambda mistake: -mistake["surprise"])
 
 
 def _compare(
     prepared: Prepared,
-    task: Any,
+    task: Task,
     model: torch.nn.Module,
     table: Table,
-    predictions: np.ndarray,
+    answers: list[Any],
     pretrained: Callable[[], torch.nn.Module],
     check: Callable[[], None],
     say: Say,
 ) -> list[dict[str, Any]]:
-    space = task.targets
-    kind, width = space.problem_type, space.width
-    train_texts, test_texts = _texts(prepared.train, task), _texts(table, task)
-    train_targets, true = _targets(prepared.train, task), _targets(table, task)
-    builders: dict[str, Callable[[], baselines.Baseline]] = {
-        "majority": lambda: baselines.majority(train_targets, len(table), kind, width),
-        "tfidf": lambda: baselines.tfidf(
-            train_texts, train_targets, test_texts, kind, width, seed=prepared.recipe.seed
-        ),
-        "frozen features": lambda: _frozen_features(
-            prepared, task, table, train_targets, pretrained().to(device_of(model)), kind, width
-        ),
-    }
+    def features() -> tuple[np.ndarray, np.ndarray]:
+        untouched = pretrained().to(device_of(model))
+        test_examples = [e for row in table for e in task.encode(row, train=False)]
+        train = features_of(untouched, task, prepared.train_examples)
+        return train, features_of(untouched, task, test_examples)
+
+    seed = prepared.recipe.seed
+    beside = task.comparison(table, answers)
     compared = []
-    for name in task.compares_with:
+    for name, answer in task.baselines(Material(prepared.train, table, features, seed)).items():
         check()
         say(f"baseline: {name}")
         started = time.monotonic()
-        baseline = builders[name]()
-        paired = PairedState(kind, n_labels=width)
-        answers = _decided(baseline, true, width) if kind == "multi_label_classification" else baseline.predictions
-        paired.update(true, predictions, answers)
-        metric = {"regression": "mae", "multi_label_classification": "f1_micro"}.get(kind, "accuracy")
-        difference = paired.difference(metric, seed=prepared.recipe.seed)
+        baseline = answer()
+        paired = beside(baseline)
+        difference = paired.difference(seed=seed)
         compared.append(
             {
                 "name": baseline.name,
                 "sentence": baseline.sentence,
-                "metric": metric,
-                "value": paired.value("b", metric),
-                "run_value": paired.value("a", metric),
+                "metric": difference.metric,
+                "value": paired.value("b"),
+                "run_value": paired.value("a"),
                 "difference": {"value": difference.value, "low": difference.low, "high": difference.high},
                 "rows": difference.n,
                 "seconds": round(time.monotonic() - started, 3),
@@ -181,46 +175,3 @@ def _compare(
             }
         )
     return compared
-
-
-def _decided(baseline: baselines.Baseline, true: np.ndarray, width: int) -> np.ndarray:
-    """Multi-label decisions of a baseline: its thresholds are the best ones for these very rows.
-
-    The run's own thresholds were chosen on validation rows; the baseline is given the better of the two worlds, so that
-    the comparison errs on its side.
-    """
-    chances = np.asarray(baseline.predictions, dtype=np.float64)
-    state = MultiLabelState([str(i) for i in range(width)])
-    state.update(true, chances)
-    return (chances >= state.choose_thresholds()).astype(np.int64)
-
-
-def _frozen_features(
-    prepared: Prepared,
-    task: Task,
-    table: Table,
-    train_targets: np.ndarray,
-    model: torch.nn.Module,
-    kind: Any,
-    width: int,
-) -> baselines.Baseline:
-    """A linear head on what the pretrained model gives, nothing of it trained."""
-    test_examples = [e for row in table for e in task.encode(row, train=False)]
-    train = features_of(model, task, prepared.train_examples)
-    return baselines.linear_probe(
-        train, train_targets, features_of(model, task, test_examples), kind, width, seed=prepared.recipe.seed
-    )
-
-
-def _texts(table: Table, task: Task) -> list[str]:
-    columns = [table.column(c) for c in task.roles.text]
-    return ["\n".join(str(v) for v in values) for values in zip(*columns, strict=True)]
-
-
-def _targets(table: Table, task: Any) -> np.ndarray:
-    """Class ids, 0/1 vectors, or numbers in the data's unit."""
-    space = task.targets
-    values = np.stack([np.asarray(space.target(row, task.roles.label)) for row in table])
-    if space.problem_type == "regression":
-        return values.astype(np.float64) * space.scale + space.center
-    return values.astype(np.int64)

@@ -367,7 +367,9 @@ def check_gold_predictions_score_perfectly(case: TaskCase) -> bool | None:
     assert value is not None, f"the metric '{name}', which chooses the weights, is undefined"
     assert abs(value - perfect) <= TOLERANCE, f"'{name}' is {value} for perfect answers"
     assert float(np.max(task.surprise(outputs, batch))) <= TOLERANCE, "a perfect answer surprises"
-    for row, prediction, answer in zip(case.rows, task.decode(outputs, batch), task.answers(outputs), strict=True):
+    for row, prediction, answer in zip(
+        case.rows, task.decode(outputs, batch), task.answers(outputs, batch), strict=True
+    ):
         true = task.targets.target(row, task.roles.label)
         assert prediction.row == row.index, f"the answer for {row.place} says it is for row {prediction.row}"
         if task.targets.problem_type == "regression":

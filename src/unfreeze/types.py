@@ -26,11 +26,13 @@ class Row:
         index: Position in its split, from 0.
         values: Column name to value, text exactly as it stands in the file.
         place: Where the row comes from, for messages: ``reviews.csv:17``.
+        folder: What file names in the values are relative to; empty: the working folder.
     """
 
     index: int
     values: Mapping[str, Any]
     place: str
+    folder: str = ""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class Example:
         length: Size that drives the cost: tokens, frames or patches.
         part: Which part of the row, from 0.
         is_cut: Whether something was left out because the row exceeds the limit.
+        origin: Where inputs come from that are too large to be kept for every row (pictures, sound): `collate` reads
+            them. `inputs` then has a digest of the content, which what is recorded of the row depends on.
     """
 
     inputs: dict[str, np.ndarray]
@@ -52,6 +56,7 @@ class Example:
     length: int
     part: int = 0
     is_cut: bool = False
+    origin: Any = None
 
 
 @dataclass(slots=True)
@@ -121,6 +126,7 @@ class Prediction:
         probability: Confidence in [0, 1]; None where the task has none.
         scores: Label to probability for the alternatives, best first; empty where there are none.
         extra: Task-specific fields, named as on the Hub.
+        shown: The answer in a line for people, where `label` does not read as one.
     """
 
     row: int
@@ -128,6 +134,7 @@ class Prediction:
     probability: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    shown: str = ""
 
 
 @dataclass(frozen=True, slots=True)

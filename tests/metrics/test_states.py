@@ -621,3 +621,17 @@ class TestBootstrapWeights:
             2,
             0,
         ]
+
+
+def test_two_taggers_are_compared_on_the_spans_of_the_same_rows() -> None:
+    true = [["B-PER", "I-PER", "O"], ["B-LOC", "O", "O"]] * 20
+    good, bad = [list(tags) for tags in true], [["B-PER", "O", "O"], ["B-LOC", "O", "O"]] * 20
+    paired = PairedState("token_classification")
+    paired.update(true, good, bad)
+    assert paired.value("a") == 1.0
+    assert paired.value("b") == pytest.approx(0.5), "half of its spans have the wrong end"
+    assert paired.difference(seed=0).metric == "overall_f1"
+    assert paired.difference(seed=0).is_certain
+    words = PairedState("tags")
+    words.update([["NN", "VB"]], [["NN", "VB"]], [["NN", "NN"]])
+    assert (words.value("a"), words.value("b")) == (1.0, 0.5)

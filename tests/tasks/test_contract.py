@@ -142,8 +142,8 @@ class DecodesBackwards(TextClassification):
 
 
 class CountsWrongly(TextClassification):
-    def answers(self, outputs: torch.Tensor) -> np.ndarray:
-        return 1 - super().answers(outputs)
+    def answers(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
+        return 1 - super().answers(outputs, batch)
 
 
 class LearnsNothing(TextClassification):

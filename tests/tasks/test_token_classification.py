@@ -156,11 +156,17 @@ def test_states_merge_to_the_state_of_all_rows() -> None:
 
 def test_trained_it_finds_the_names_and_answers_plain_text(model: Path, tmp_path: Path) -> None:
     run = unfreeze.train(
-        ROWS, task="token-classification", model=str(model), output=tmp_path / "run", schedule="full",
+        ROWS, model=str(model), output=tmp_path / "run", schedule="full",
         settings=["train.epochs=20", "train.learning_rate=3e-3", f"cache.folder={tmp_path / 'cache'}"],
     )  # fmt: skip
+    assert run.plan["task"] == "token-classification", "it is seen from the columns"
     assert run.metrics["eval_overall_f1"] > 0.9
-    [answer] = run.predict(["Grace lives in Rome."])
+    [usual] = json.loads((run.folder / "baselines.json").read_text(encoding="utf-8"))
+    assert (usual["name"], usual["metric"]) == ("usual tags", "overall_f1")
+    assert usual["run_value"] == run.metrics["eval_overall_f1"]
+    [answer, same] = run.predict(["Grace lives in Rome.", ["Grace", "lives", "in", "Rome", "."]])
+    assert same.label == answer.label
+    assert answer.shown == "PER Grace, LOC Rome"
     assert answer.label == ["B-PER", "O", "O", "B-LOC", "O"]
     assert [(e["entity_group"], e["word"]) for e in answer.extra["entities"]] == [("PER", "Grace"), ("LOC", "Rome")]
     (tmp_path / "more.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS[:5]), encoding="utf-8")
@@ -251,3 +257,53 @@ def test_a_row_without_tags_cannot_be_trained_on(model: Path) -> None:
     task = bound(model, ROWS)
     with pytest.raises(TaskError, match="no tags"):
         task.encode(Row(0, {"tokens": ["Ada"], "tags": None}, "x:1"), train=True)
+
+
+def test_a_table_is_read_as_tags_only_where_it_cannot_be_read_otherwise() -> None:
+    lists = {"tokens": ["Ada", "sleeps"], "tags": ["B-PER", "O"]}
+    assert "a tag for each word" in str(TokenClassification.recognises(read([lists] * 3).train))
+    both = [{**lists, "text": f"Ada sleeps {i}", "intent": "ab"[i % 2]} for i in range(20)]
+    assert TokenClassification.recognises(read(both).train) is None
+    assert TokenClassification.recognises(read([{"tokens": ["Ada"], "tags": ["a", "b"]}]).train) is None
+    assert TokenClassification.recognises(read([{"text": "Ada", "label": "b"}]).train) is None
+
+
+def test_a_rare_tag_is_never_held_out(model: Path, tmp_path: Path) -> None:
+    rare = {"tokens": ["Curie", "sleeps"], "tags": ["B-CHEMIST", "O"]}
+    for seed in range(5):
+        plan = unfreeze.plan([*ROWS, rare], model=str(model), seed=seed)
+        assert "B-CHEMIST" in plan.identity["labels"]
+
+
+def test_a_head_goes_on_where_it_knows_these_tags(model: Path, tmp_path: Path) -> None:
+    settings = ["train.epochs=1", f"cache.folder={tmp_path / 'cache'}"]
+    run = unfreeze.train(ROWS, model=str(model), output=tmp_path / "run", schedule="head", settings=settings)
+    again = unfreeze.plan(ROWS, model=str(run.folder))
+    assert any("its head goes on" in note for note in again.data["notes"])
+    fewer = [{"tokens": row["tokens"], "tags": [tag.replace("LOC", "PLACE") for tag in row["tags"]]} for row in ROWS]
+    assert any("new: B-PLACE" in note for note in unfreeze.plan(fewer, model=str(run.folder)).data["notes"])
+
+
+def test_a_mistake_is_shown_as_spans_or_as_the_words_that_are_wrong(model: Path) -> None:
+    task = bound(model, ROWS)
+    row = Row(0, ROWS[0], "x:1")
+    assert task.mistake(row, ROWS[0]["tags"]) is None
+    assert task.mistake(row, ["O"] * 5) == ("PER Ada, LOC London", "(none)")
+    kinds = [{"tokens": ["Ada", "sleeps"], "tags": ["NN", "VB"]}, {"tokens": ["Rain"], "tags": ["NN"]}]
+    assert bound(model, kinds).mistake(Row(0, kinds[0], "x:1"), ["NN", "NN"]) == ("sleeps/VB", "sleeps/NN")
+    assert bound(model, kinds).mistake(Row(0, kinds[0], "x:1"), ["NN", "VB"]) is None
+
+
+def test_names_of_several_columns_of_ids_become_names() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "tokens": datasets.Sequence(datasets.Value("string")),
+            "pos_tags": datasets.Sequence(datasets.ClassLabel(names=["NN", "VB"])),
+            "ner_tags": datasets.Sequence(datasets.ClassLabel(names=["O", "B-PER"])),
+        }
+    )
+    rows = {"tokens": [["Ada", "sleeps"]], "pos_tags": [[0, 1]], "ner_tags": [[1, 0]]}
+    splits = read(datasets.Dataset.from_dict(rows, features=features))
+    assert splits.train.row(0).values["ner_tags"] == ["B-PER", "O"]
+    assert splits.train.row(0).values["pos_tags"] == ["NN", "VB"]

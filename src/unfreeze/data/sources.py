@@ -513,7 +513,9 @@ def _from_dataset(dataset: Any, name: str, reading: Reading, label_names: list[s
     changed = dict(zip(table.columns, table.arrow.columns, strict=True))
     for column, names in named.items():
         values = table.column(column)
-        if isinstance(values[0], list):
+        if table.is_list(column):
+            if len(named) > 1:
+                changed[column] = pa.array([None if ids is None else [names[i] for i in ids] for ids in values])
             continue
         missing = sum(value == -1 for value in values)
         if missing:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,42 @@ class Places:
         return f"{name}:{line}" if line else name
 
 
+@dataclass(frozen=True)
+class Files:
+    """Columns whose values are names of files.
+
+    Attributes:
+        folder: What the names are relative to.
+        columns: Which they are.
+    """
+
+    folder: Path
+    columns: tuple[str, ...]
+
+    def read(self, name: str, place: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
+        """
+        return read_bytes(self.folder / name, place)
+
+
+def read_bytes(path: Path, place: str) -> bytes:
+    """A file's content.
+
+    Raises:
+        DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("DATA-MISSING", f"there is no file {path.name!r}", where=place) from None
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror or error}"
+        raise DataError("DATA-UNREADABLE", what, where=place) from None
+
+
 class Table:
     """An immutable table of rows, each of which knows the file and line it was read from.
 
@@ -77,12 +114,14 @@ class Table:
     Attributes:
         arrow: The values, for whole-column arithmetic. All text is ``large_string``.
         places: Where the rows come from.
+        files: Columns that name files; None where there are none.
     """
 
-    def __init__(self, arrow: pa.Table, places: Places) -> None:
+    def __init__(self, arrow: pa.Table, places: Places, files: Files | None = None) -> None:
         assert len(places.lines) == arrow.num_rows
         self.arrow = arrow
         self.places = places
+        self.files = files
 
     @classmethod
     def from_arrow(cls, arrow: pa.Table, places: Places, *, where: str) -> Table:
@@ -119,12 +158,16 @@ class Table:
         """Row `i`, counted from 0 in this table."""
         i = range(len(self))[i]
         values = {name: column[i].as_py() for name, column in zip(self.columns, self.arrow.columns, strict=True)}
-        return Row(i, values, self.places[i])
+        return Row(i, values, self.places[i], self._folder)
+
+    @property
+    def _folder(self) -> str:
+        return str(self.files.folder) if self.files is not None else ""
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), BLOCK_ROWS):
             for i, values in enumerate(self.arrow.slice(start, BLOCK_ROWS).to_pylist(), start):
-                yield Row(i, values, self.places[i])
+                yield Row(i, values, self.places[i], self._folder)
 
     def column(self, name: str) -> list[Any]:
         """All values of one column as Python objects.
@@ -149,10 +192,14 @@ class Table:
         kind = self.arrow_column(name).type
         return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
+    def without(self, *names: str) -> Table:
+        """The same rows without some columns."""
+        return Table(self.arrow.drop_columns(list(names)), self.places, self.files)
+
     def select(self, indices: Iterable[int] | NDArray[np.int64]) -> Table:
         """The rows at `indices`, in that order, with the places they came from."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
-        return Table(self.arrow.take(pa.array(chosen)), self.places.take(chosen))
+        return Table(self.arrow.take(pa.array(chosen)), self.places.take(chosen), self.files)
 
     def place(self, i: int) -> str:
         """Where row `i` comes from, for messages: ``reviews.csv:17``."""
@@ -160,22 +207,67 @@ class Table:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of column names and values in order; how and where they were stored does not matter."""
+        """SHA-256 of column names and values in order; how and where they were stored does not matter.
+
+        Of files it is their content, not their names.
+
+        Raises:
+            DataError: E-DATA-MISSING, E-DATA-UNREADABLE for a file that is no longer there.
+        """
         digest = hashlib.sha256(json.dumps([self.columns, len(self)]).encode())
-        for column in self.arrow.columns:
+        for name, column in zip(self.columns, self.arrow.columns, strict=True):
+            if self.files is not None and name in self.files.columns:
+                digest.update("".join(self.contents(name)).encode())
+                continue
             for start in range(0, len(self), BLOCK_ROWS):
                 values = column.slice(start, BLOCK_ROWS).to_pylist()
                 digest.update(json.dumps(values, ensure_ascii=False, default=repr).encode())
         return digest.hexdigest()
 
+    def contents(self, name: str) -> Iterator[str]:
+        """A digest of what each row has in a column: of a file's content where it names one, or of bytes it holds.
+
+        Raises:
+            DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
+        """
+        for row in self:
+            data = bytes_of(row, name)
+            yield content_digest(data).hex() if data is not None else ""
+
     def __repr__(self) -> str:
         return f"Table({len(self):,} rows: {', '.join(self.columns)})"
+
+
+def content_digest(data: bytes) -> bytes:
+    """16 bytes that stand for the content of a file."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def bytes_of(row: Row, column: str) -> bytes | None:
+    """What a row has in a column of pictures or sound: a file's content, or bytes as the Hub's data sets keep them.
+
+    Raises:
+        DataError: E-DATA-MISSING, E-DATA-UNREADABLE, E-DATA-ROW.
+    """
+    value = row.values.get(column)
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+        return bytes(value["bytes"])
+    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
+        value = value["path"]
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        what = f"column {column!r} holds neither a file name nor the bytes of a file: {shortened(value)}"
+        raise DataError("DATA-ROW", what, where=row.place)
+    return read_bytes(Path(row.folder) / value, row.place)
 
 
 def joined(tables: Sequence[Table]) -> Table:
     """Tables of the same columns one after the other, as the shards of one file."""
     arrow = pa.concat_tables([table.arrow for table in tables], promote_options="permissive").combine_chunks()
-    return Table(arrow, Places.joined([table.places for table in tables]))
+    return Table(arrow, Places.joined([table.places for table in tables]), tables[0].files)
 
 
 class TableBuilder:

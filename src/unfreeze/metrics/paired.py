@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from unfreeze.metrics.resampling import (
     quantile_interval,
     rate_of,
 )
+from unfreeze.metrics.spans import spans_of
 from unfreeze.randomness import generator
 
 
@@ -59,11 +60,12 @@ class PairedState:
 
     Args:
         problem_type: As in Hugging Face configurations: ``single_label_classification``,
-            ``multi_label_classification`` or ``regression``.
-        n_labels: Number of classes or labels; of no meaning for regression.
+            ``multi_label_classification`` or ``regression``; or ``token_classification`` for tags that name spans,
+            ``tags`` for others.
+        n_labels: Number of classes or labels; of no meaning for numbers and tags.
 
     Raises:
-        TaskError: E-TASK for a problem type that is not one of the three.
+        TaskError: E-TASK for another problem type.
     """
 
     def __init__(self, problem_type: str, n_labels: int = 1) -> None:
@@ -83,11 +85,11 @@ class PairedState:
         """Rows seen."""
         return self._kept.n
 
-    def update(self, true: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    def update(self, true: Any, a: Any, b: Any) -> None:
         """Add a batch: the truth and the decisions of both systems, all of the same shape.
 
         Args:
-            true: Class ids (batch,), 0 or 1 (batch, n_labels), or numbers (batch,).
+            true: Class ids (batch,), 0 or 1 (batch, n_labels), numbers (batch,), or a list of tags a row.
             a: The same of the first system: decisions, not probabilities.
             b: The same of the second.
 
@@ -257,7 +259,7 @@ class _PairedLabelSets(_PairedCells):
     Real rows have few labels, so that some hundred cells occur whatever the number of rows.
     """
 
-    metrics = ("f1_micro", "accuracy")
+    metrics: tuple[str, ...] = ("f1_micro", "accuracy")
 
     def __init__(self, n_labels: int) -> None:
         super().__init__((n_labels + 1,) * 5)
@@ -280,6 +282,36 @@ class _PairedLabelSets(_PairedCells):
     def f1(self, system: str, counts: np.ndarray) -> np.ndarray:
         actual, correct, given = self._counts(system)
         return rate_of(2 * (counts @ correct), counts @ (given + actual))
+
+
+class _PairedSpans(_PairedLabelSets):
+    """Tags of words, a list a row; a cell is how many spans (the row has, a has right, a gives, b has right, b gives).
+
+    The rows are lists of tags; see `spans_of`.
+    """
+
+    metrics = ("overall_f1",)
+    most_in_a_row = 1024
+
+    def __init__(self, n_labels: int) -> None:
+        _PairedCells.__init__(self, (self.most_in_a_row + 1,) * 5)
+
+    def columns(self, true: Any, a: Any, b: Any) -> tuple[np.ndarray, ...]:
+        rows = [tuple(map(self.found, tags)) for tags in zip(true, a, b, strict=True)]
+        counts = [(len(t), len(t & x), len(x), len(t & y), len(y)) for t, x, y in rows]
+        return tuple(np.minimum(np.array(counts, np.int64).reshape(-1, 5), self.most_in_a_row).T)
+
+    def found(self, tags: Sequence[str]) -> set[Any]:
+        return set(spans_of(tags))
+
+
+class _PairedTags(_PairedSpans):
+    """As spans, where tags name none: each word is one, and F1 the share of words that are right."""
+
+    metrics = ("overall_accuracy",)
+
+    def found(self, tags: Sequence[str]) -> set[Any]:
+        return set(enumerate(tags))
 
 
 class _PairedNumbers:
@@ -324,8 +356,10 @@ class _PairedNumbers:
         self.n, self._sums = int(saved["n"]), np.array(saved["sums"], np.float64)
 
 
-_PAIRED: dict[str, type[_PairedLabels] | type[_PairedLabelSets] | type[_PairedNumbers]] = {
+_PAIRED: dict[str, type[_PairedLabels | _PairedLabelSets | _PairedNumbers]] = {
     "single_label_classification": _PairedLabels,
     "multi_label_classification": _PairedLabelSets,
     "regression": _PairedNumbers,
+    "token_classification": _PairedSpans,
+    "tags": _PairedTags,
 }

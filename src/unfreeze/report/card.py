@@ -185,11 +185,12 @@ def _figures(records: Records) -> Iterator[tuple[str, str, str]]:
 
 
 def _classes(records: Records) -> list[tuple[str, str]]:
-    """Class and its training rows, the first `CLASSES_LISTED`."""
+    """Class and its training rows, the first `CLASSES_LISTED`; of tags the kinds of spans that they name."""
     counts = records.training_counts
+    known = [label for label in records.labels if label in counts] if counts else records.labels
     return [
         (wording.shortened(label, 80), wording.count(counts.get(label)) if label in counts else "")
-        for label in records.labels[:CLASSES_LISTED]
+        for label in (known or sorted(counts))[:CLASSES_LISTED]
     ]
 
 

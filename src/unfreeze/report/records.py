@@ -414,11 +414,15 @@ class Records:
 
     @property
     def training_counts(self) -> dict[str, int]:
-        """Class name to training rows; empty where the facts count something else (combinations, numbers)."""
+        """Class name, or type of span, to how often the training rows have it.
+
+        Empty where the facts count something else (combinations, numbers).
+        """
         counted = ((self.facts.get("splits") or {}).get("train") or {}).get("classes") or {}
         if not set(counted) <= set(self.labels) and all(k.isdecimal() and int(k) < len(self.labels) for k in counted):
             counted = {self.labels[int(k)]: n for k, n in counted.items()}
-        return dict(counted) if set(counted) <= set(self.labels) else {}
+        spans = {label.partition("-")[2] for label in self.labels}
+        return dict(counted) if set(counted) <= {*self.labels, *spans} else {}
 
     @property
     def groups_from_head(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,12 @@ class Predictor:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(task, loaded.model, chosen)
 
-    def predict(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> list[Prediction]:
+    def predict(self, inputs: Iterable[Any]) -> list[Prediction]:
         """One answer for each input, in order.
 
         Args:
-            inputs: Texts; tuples where the task reads several columns; or rows with the columns of the training data.
+            inputs: Rows with the columns of the training data, or what the task reads of its own (see
+                `Task.row_values`): texts; tuples where it reads several columns; lists of words.
 
         Raises:
             DataError: E-DATA-ROW, for an input that has no text.
@@ -81,27 +82,13 @@ class Predictor:
         """Answers for rows as they come; memory does not grow with their number."""
         return predict_rows(self.task, self.model, rows)
 
-    def rows(self, inputs: Iterable[str | Sequence[str] | Mapping[str, Any]]) -> Iterator[Row]:
+    def rows(self, inputs: Iterable[Any]) -> Iterator[Row]:
         """Rows of the task's columns from loose inputs."""
-        columns = self.task.roles.text
         if not isinstance(inputs, Iterable):
             raise DataError("DATA-ROW", f"inputs are texts in a list, not {type(inputs).__name__}", where="inputs")
         for index, item in enumerate(inputs):
             place = f"input {index + 1}"
-            if not isinstance(item, str | Sequence | Mapping):
-                what = f"an input is a text, a tuple of texts or a row, not {type(item).__name__}"
-                raise DataError("DATA-ROW", what, where=place)
-            if isinstance(item, Mapping):
-                values: Mapping[str, Any] = item
-            else:
-                parts = [item] if isinstance(item, str) else list(item)
-                if len(parts) != len(columns):
-                    raise DataError(
-                        "DATA-ROW",
-                        f"the model reads {len(columns)} texts ({', '.join(columns)}), {len(parts)} were given",
-                        where=place,
-                    )
-                values = dict(zip(columns, parts, strict=True))
+            values = item if isinstance(item, Mapping) else self.task.row_values(item, place)
             yield Row(index, values, place)
 
 

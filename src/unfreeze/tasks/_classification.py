@@ -5,7 +5,7 @@ A task of texts, images or sound adds how a row becomes inputs, and which model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from unfreeze.baselines import Baseline, linear_probe, majority
 from unfreeze.data.columns import Roles
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
-from unfreeze.metrics import ClassificationState, MultiLabelState, RegressionState
+from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, RegressionState
 from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
-from unfreeze.tasks.base import Task
+from unfreeze.tasks._trained_before import continued
+from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -101,17 +103,7 @@ class ClassificationTask(Task):
         return [self.targets.names(row, self.roles.label) for row in table]
 
     def continue_from(self, targets: LabelSpace, config: Any, name: str) -> tuple[LabelSpace, list[str]]:
-        """The same labels keep the head of a model that was fine-tuned before, any other set gets a new one."""
-        names = getattr(config, "id2label", None) or {}
-        before = [str(names[i]) for i in sorted(names)]
-        if not targets.labels or not before or all(n.startswith("LABEL_") for n in before):
-            return targets, []
-        now = set(targets.labels)
-        if set(before) == now and getattr(config, "problem_type", None) in (None, targets.problem_type):
-            return targets.in_order_of(before), [f"{name} knows these {len(now)} labels already: its head goes on"]
-        gone, fresh = sorted(set(before) - now), sorted(now - set(before))
-        parts = [f"new: {', '.join(fresh[:8])}"] * bool(fresh) + [f"gone: {', '.join(gone[:8])}"] * bool(gone)
-        return targets, [f"the head of {name} has other labels and is replaced ({'; '.join(parts)})"]
+        return continued(targets, config, name)
 
     def check_labels(self, table: Table, split: str) -> None:
         """A label that only validation or test rows have can neither be learned nor scored."""
@@ -226,7 +218,7 @@ class ClassificationTask(Task):
         chosen = [space.labels[i] for i in order if value[i] >= thresholds[i]]
         return Prediction(row, chosen, min((scores[c] for c in chosen), default=None), scores)
 
-    def answers(self, outputs: torch.Tensor) -> np.ndarray:
+    def answers(self, outputs: torch.Tensor, batch: Batch) -> Any:
         """Class ids (batch,), 0/1 decisions (batch, classes), or numbers in the data's unit (batch,)."""
         values = self.probabilities(outputs)
         if self.targets.problem_type == "single_label_classification":
@@ -234,6 +226,44 @@ class ClassificationTask(Task):
         if self.targets.problem_type == "multi_label_classification":
             return (values >= self.thresholds()).astype(np.int64)
         return values
+
+    def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
+        """Of those in `compares_with`: the same answer for all rows, and a linear model on pretrained features."""
+        space: LabelSpace = self.targets
+        kind, width = space.problem_type, space.width
+        targets, n_test = self._true(material.train), len(material.test)
+        return {
+            "majority": lambda: majority(targets, n_test, kind, width),
+            "frozen features": lambda: _on_features(material, targets, kind, width),
+        }
+
+    def comparison(self, table: Table, answers: Sequence[Any]) -> Callable[[Baseline], PairedState]:
+        space: LabelSpace = self.targets
+        true, ours = self._true(table), np.stack(list(answers))
+
+        def beside(baseline: Baseline) -> PairedState:
+            paired = PairedState(space.problem_type, n_labels=space.width)
+            given = np.asarray(baseline.predictions)
+            paired.update(true, ours, _decided(given, true) if true.ndim == 2 else given)
+            return paired
+
+        return beside
+
+    def _true(self, table: Table) -> np.ndarray:
+        """Class ids (rows,), 0/1 vectors (rows, classes), or numbers in the data's unit (rows,)."""
+        space: LabelSpace = self.targets
+        values = np.stack([np.asarray(space.target(row, self.roles.label)) for row in table])
+        if space.problem_type == "regression":
+            return values.astype(np.float64) * space.scale + space.center
+        return values.astype(np.int64)
+
+    def target_shown(self, target: Any) -> str:
+        space: LabelSpace = self.targets
+        return f"{self.name_of(target)!r} of {len(space.labels)} classes" if space.labels else repr(target)
+
+    def mistake(self, row: Row, answer: Any) -> tuple[str, str] | None:
+        true = self.targets.target(row, self.roles.label)
+        return (self.name_of(true), self.name_of(answer)) if self.is_wrong(true, answer) else None
 
     def is_wrong(self, true: Any, answer: Any) -> bool:
         """Whether an answer is a mistake; a number is one when it is not exactly right."""
@@ -333,3 +363,20 @@ class _LabelMetric:
             found["confusion"] = self.state.confusion().tolist()
             found["calibration"] = self.state.calibration()
         return found
+
+
+def _on_features(material: Material, targets: np.ndarray, kind: str, width: int) -> Baseline:
+    train, test = material.features()
+    return linear_probe(train, targets, test, kind, width, seed=material.seed)
+
+
+def _decided(chances: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Multi-label decisions of a baseline: its thresholds are the best ones for these very rows.
+
+    The run's own thresholds were chosen on validation rows; the baseline is given the better of the two worlds, so that
+    the comparison errs on its side.
+    """
+    chances = np.asarray(chances, dtype=np.float64)
+    state = MultiLabelState([str(i) for i in range(true.shape[1])])
+    state.update(true, chances)
+    return (chances >= state.choose_thresholds()).astype(np.int64)

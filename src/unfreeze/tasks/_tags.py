@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,13 @@ class TagSpace:
         """Types of spans, sorted; empty where the tags name no spans."""
         matches = [_SPAN_TAG.fullmatch(label) for label in self.labels if label != OUTSIDE]
         return tuple(sorted({m[1] for m in matches if m})) if matches and all(matches) else ()
+
+    def in_order_of(self, labels: Sequence[str]) -> TagSpace:
+        """The same tags in another order."""
+        if self.ids:
+            return self  # whole numbers mean positions in the order the data gives
+        counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
+        return replace(self, labels=tuple(labels), counts=counts, _position={})
 
     def target(self, row: Row, column: str | None, n_words: int) -> np.ndarray | None:
         """Ids of a row's tags, (words,); None without tags.

@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from unfreeze.data.columns import Roles
-from unfreeze.errors import RecipeError, did_you_mean
+from unfreeze.errors import DataError, RecipeError, did_you_mean
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
 if TYPE_CHECKING:
     import torch
 
+    from unfreeze.baselines import Baseline
     from unfreeze.data.sources import Table
+    from unfreeze.metrics import PairedState
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
 
@@ -52,6 +54,22 @@ class Metric(Protocol):
         """More than numbers, as plain data: per class, confusion, calibration."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What the baselines learn from and are asked.
+
+    Attributes:
+        train, test: Tables.
+        features: Of both, by the untouched pretrained model, (rows, width) each; computed when it is called.
+        seed: Of the run.
+    """
+
+    train: Table
+    test: Table
+    features: Callable[[], tuple[np.ndarray, np.ndarray]]
+    seed: int
+
+
 @dataclasses.dataclass
 class Task(ABC):
     """Base of all tasks; the fields of a subclass are its options.
@@ -62,8 +80,8 @@ class Task(ABC):
         primary_metric: What the summary leads with.
         couples_rows: Whether rows of a batch depend on each other (contrastive losses); such batches are never split.
         augments: Whether `augment` draws; such rows are not recorded.
-        compares_with: Names of the baselines that make sense for the task.
-        decodes_labels: Whether answers are label ids, 0/1 vectors or numbers, with `answers`, `is_wrong`, `name_of`.
+        compares_with: Names of the `baselines`, where there are any.
+        decodes_labels: Whether answers are label ids, 0/1 vectors or numbers, with `is_wrong` and `name_of`.
         needs_label: Whether training rows must have a label.
         most_tokens: The longest input unless the recipe asks for another.
         splits_long_rows: Whether `encode` gives several examples for a row beyond the limit, rather than cutting it.
@@ -106,6 +124,14 @@ class Task(ABC):
         return cls(**options)
 
     # binding -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def recognises(cls, table: Table) -> str | None:
+        """Why these rows can only be meant for this task, as a sentence; None: they may be for another.
+
+        Asked where the user names no task.
+        """
+        return None
 
     @abstractmethod
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
@@ -202,6 +228,25 @@ class Task(ABC):
 
     # rows --------------------------------------------------------------------------------------------------------
 
+    def row_values(self, item: Any, place: str) -> dict[str, Any]:
+        """The columns of an input that is no row: a text, or a tuple of texts where several columns are read.
+
+        Raises:
+            DataError: E-DATA-ROW.
+        """
+        columns = self.roles.text
+        if not isinstance(item, str | Sequence):
+            what = f"an input is a text, a tuple of texts or a row, not {type(item).__name__}"
+            raise DataError("DATA-ROW", what, where=place)
+        parts = [item] if isinstance(item, str) else list(item)
+        if len(parts) != len(columns):
+            raise DataError(
+                "DATA-ROW",
+                f"the model reads {len(columns)} texts ({', '.join(columns)}), {len(parts)} were given",
+                where=place,
+            )
+        return dict(zip(columns, parts, strict=True))
+
     @abstractmethod
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         """Model inputs of one row; a pure function of the row.
@@ -245,6 +290,36 @@ class Task(ABC):
         """The answer to one row that was read in several parts, in order; a task that reads rows so joins them."""
         assert len(parts) == 1, f"{self.name} reads a row in parts and does not say how their answers are joined"
         return parts
+
+    # beside baselines, and for people ----------------------------------------------------------------------------
+
+    def answers(self, outputs: Any, batch: Batch) -> Sequence[Any] | None:
+        """Each example's answer as the baselines give theirs; None: answers are not compared and not shown."""
+        return None
+
+    def whole_answer(self, parts: Sequence[Any]) -> Any:
+        """The answer to one row from those to its examples."""
+        return parts[0]
+
+    def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
+        """What the model must beat, by name; each is made when it is called."""
+        return {}
+
+    def comparison(self, table: Table, answers: Sequence[Any]) -> Callable[[Baseline], PairedState]:
+        """Sets a baseline's answers beside those of the model, one a row of `table`."""
+        raise NotImplementedError(f"{self.name} has baselines and does not say how they are compared")
+
+    def shown(self, row: Row) -> str:
+        """A row's inputs as a person reads them."""
+        return "\n".join(str(row.values[column]) for column in self.roles.text)
+
+    def target_shown(self, target: Any) -> str:
+        """An example's target as a person reads it."""
+        return repr(target)
+
+    def mistake(self, row: Row, answer: Any) -> tuple[str, str] | None:
+        """What was right and what was answered, as a person reads it; None where the answer is right."""
+        return None
 
     def surprise(self, outputs: Any, batch: Batch) -> np.ndarray:
         """How wrong each answer is, (batch,), so that the worst mistakes can be shown; empty: not known."""

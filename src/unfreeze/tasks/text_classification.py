@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from unfreeze.baselines import Baseline, tfidf
 from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.tasks import _text
 from unfreeze.tasks._classification import ClassificationTask
+from unfreeze.tasks.base import Material
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ class TextClassification(ClassificationTask):
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         text, label, group = (asked.text, asked.label, asked.group) if asked else (None, None, None)
         return guess_roles(table, text=text, label=label, group=group, needs_label=needs_label)
+
+    def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
+        space = self.targets
+        targets = self._true(material.train)
+        train, test = ([self.shown(row) for row in table] for table in (material.train, material.test))
+
+        def counted() -> Baseline:
+            return tfidf(train, targets, test, space.problem_type, space.width, seed=material.seed)
+
+        others = super().baselines(material)
+        return {"majority": others["majority"], "tfidf": counted, "frozen features": others["frozen features"]}
 
     # the model ---------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,13 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, check_named
+from unfreeze.baselines import Baseline, usual_tags
+from unfreeze.data.columns import Roles, check_named, guess_roles
 from unfreeze.errors import DataError, TaskError
-from unfreeze.metrics import SpanState
+from unfreeze.metrics import PairedState, SpanState
 from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks import _text
 from unfreeze.tasks._tags import TagSpace, checked_list, learn_tags
-from unfreeze.tasks.base import Task
+from unfreeze.tasks._trained_before import continued
+from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -81,8 +84,25 @@ class TokenClassification(Task):
     name: ClassVar[str] = "token-classification"
     primary_metric: ClassVar[str] = "overall_f1"
     splits_long_rows: ClassVar[bool] = True
+    compares_with: ClassVar[tuple[str, ...]] = ("usual tags",)
 
     # what the columns are ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def recognises(cls, table: Table) -> str | None:
+        lists = [name for name in table.columns if table.is_list(name)]
+        words = _best(lists, TOKEN_NAMES)
+        tags = _best([n for n in lists if n != words], TAG_NAMES)
+        if words is None or tags is None or not len(table):
+            return None
+        pairs = zip(table.column(words)[:100], table.column(tags)[:100], strict=True)
+        if not all(a is not None and b is not None and len(a) == len(b) for a, b in pairs):
+            return None
+        try:
+            guess_roles(table.without(words, tags))
+        except DataError:
+            return f"'{words}' and '{tags}' are lists of one length: a tag for each word"
+        return None
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         named = {role: _one_column(table, asked, role) for role in ("text", "label", "group")}
@@ -116,6 +136,16 @@ class TokenClassification(Task):
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> TagSpace:
         where = f"'{roles.label}'"
         return learn_tags(train.column(str(roles.label)), label_names, where, train.place)
+
+    def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
+        """The rarest tag of each row, so that every tag keeps a row to learn from."""
+        tags = [sorted({str(tag) for tag in given or ()}) for given in table.column(str(roles.label))]
+        rows_with = Counter(tag for found in tags for tag in found)
+        rarest = [min(found, key=lambda tag: (rows_with[tag], tag), default="") for found in tags]
+        return np.unique(rarest, return_inverse=True)[1]
+
+    def continue_from(self, targets: TagSpace, config: Any, name: str) -> tuple[TagSpace, list[str]]:
+        return continued(targets, config, name)
 
     def restore_targets(self, stored: Any) -> TagSpace:
         return TagSpace.from_json(stored)
@@ -168,6 +198,16 @@ class TokenClassification(Task):
         return {"n_labels": len(space.labels), "problem_type": None, "id2label": dict(enumerate(space.labels))}
 
     # rows --------------------------------------------------------------------------------------------------------
+
+    def row_values(self, item: Any, place: str) -> dict[str, Any]:
+        """A text, or a list of words."""
+        (column,) = self.roles.text
+        if isinstance(item, str):
+            return {column: item}
+        if not isinstance(item, Sequence) or not all(isinstance(word, str) for word in item):
+            what = f"an input is a text, a list of words or a row, not {type(item).__name__}"
+            raise DataError("DATA-ROW", what, where=place)
+        return {column: list(item)}
 
     def _words_of(self, row: Row) -> list[str]:
         (column,) = self.roles.text
@@ -285,7 +325,70 @@ class TokenClassification(Task):
             for kind, first, last in spans
         ]
         probability = min(sure) if sure else None
-        return Prediction(row, tags, probability, extra={"words": words, "scores": sure, "entities": entities})
+        extra = {"words": words, "scores": sure, "entities": entities}
+        return Prediction(row, tags, probability, extra=extra, shown=self._told(words, tags))
+
+    def _told(self, words: Sequence[str], tags: Sequence[str]) -> str:
+        """``PER Ada Byron, LOC London``, or ``Rain/NN falls/VBZ`` where tags name no spans."""
+        if not self.targets.types:
+            return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
+        spans = sorted(spans_of(tags), key=lambda span: span[1])
+        return ", ".join(f"{kind} {' '.join(words[first : last + 1])}" for kind, first, last in spans) or "(none)"
+
+    # beside baselines, and for people ----------------------------------------------------------------------------
+
+    def answers(self, outputs: torch.Tensor, batch: Batch) -> list[tuple[int, list[str]]]:
+        """Words of the row that are left, and tags, of each example."""
+        said = self._tags_said(outputs, batch)
+        return [(known.left, tags) for known, tags in zip(batch.targets.words, said, strict=True)]
+
+    def whole_answer(self, parts: Sequence[tuple[int, list[str]]]) -> list[str]:
+        return [tag for _, tags in sorted(parts, key=lambda part: -part[0]) for tag in tags]
+
+    def _tags_said(self, outputs: torch.Tensor, batch: Batch) -> list[list[str]]:
+        best = outputs.detach().argmax(-1).cpu()
+        words = enumerate(batch.targets.words)
+        return [[self.targets.labels[j] for j in best[i, list(known.places)].tolist()] for i, known in words]
+
+    def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
+        train, test = material.train, material.test
+
+        def usual() -> Baseline:
+            words = (self._words_of(row) for row in train)
+            return usual_tags(words, map(self._true, train), (self._words_of(row) for row in test))
+
+        return {"usual tags": usual}
+
+    def comparison(self, table: Table, answers: Sequence[Any]) -> Callable[[Baseline], PairedState]:
+        def beside(baseline: Baseline) -> PairedState:
+            paired = PairedState(self.targets.problem_type if self.targets.types else "tags")
+            paired.update([self._true(row) for row in table], answers, baseline.predictions)
+            return paired
+
+        return beside
+
+    def _true(self, row: Row) -> list[str]:
+        ids = self.targets.target(row, self._label, len(self._words_of(row)))
+        return [self.targets.labels[i] for i in ids] if ids is not None else []
+
+    def shown(self, row: Row) -> str:
+        return " ".join(self._words_of(row))
+
+    def target_shown(self, target: _Words) -> str:
+        if target.tags is None:
+            return " ".join(target.words)
+        labels = self.targets.labels
+        return " ".join(f"{word}/{labels[tag]}" for word, tag in zip(target.words, target.tags, strict=True))
+
+    def mistake(self, row: Row, answer: list[str]) -> tuple[str, str] | None:
+        words, true = self._words_of(row), self._true(row)
+        if not self.targets.types:
+            wrong = [i for i, (a, b) in enumerate(zip(true, answer, strict=True)) if a != b]
+            told = (self._told([words[i] for i in wrong], [tags[i] for i in wrong]) for tags in (true, answer))
+            return (next(told), next(told)) if wrong else None
+        if spans_of(true) == spans_of(answer):
+            return None
+        return self._told(words, true), self._told(words, answer)
 
     def surprise(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
         """Negative log-probability of an example's tags, in nats, summed over its words, (batch,)."""
@@ -296,7 +399,7 @@ class TokenClassification(Task):
     # scores ------------------------------------------------------------------------------------------------------
 
     def metric(self) -> _TagMetric:
-        return _TagMetric(self.targets)
+        return _TagMetric(self.targets, self._tags_said)
 
     @property
     def headline_metric(self) -> str:
@@ -387,16 +490,15 @@ class _TagMetric:
     """Joins the windows of a row, and counts it once it is whole."""
 
     space: TagSpace
+    said: Callable[[torch.Tensor, Batch], list[list[str]]]
     waiting: dict[int, list[tuple[_Words, list[str]]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.state = SpanState(self.space.types)
 
     def update(self, outputs: torch.Tensor, batch: Batch) -> None:
-        best = outputs.detach().argmax(-1).cpu()
         whole = []
-        for i, (row, known) in enumerate(zip(batch.rows, batch.targets.words, strict=True)):
-            said = [self.space.labels[j] for j in best[i, list(known.places)].tolist()]
+        for row, known, said in zip(batch.rows, batch.targets.words, self.said(outputs, batch), strict=True):
             parts = self.waiting.setdefault(int(row), [])
             parts.append((known, said))
             if _is_whole(parts):
@@ -406,6 +508,7 @@ class _TagMetric:
         self.state.update(true, said_all, np.asarray([row for row, _ in whole], dtype=np.int64))
 
     def merge(self, other: _TagMetric) -> None:
+        assert not self.waiting, "a row is divided between two states"
         assert not other.waiting, "a row is divided between two states"
         self.state.merge(other.state)
 
