@@ -59,6 +59,8 @@ CODES: dict[str, str] = {
     "DATA-LINK": "a link that leads out of the data folder",
     "DATA-MISSING": "a file or folder is not there",
     "DATA-ONE-CLASS": "all rows have the same label",
+    "DATA-CHANGED": "a file was changed while a run reads it",
+    "DATA-PICTURE": "a picture that cannot be read",
     "DATA-ROW": "a row is broken",
     "DATA-SPLIT": "the rows cannot be divided as asked",
     "DATA-TEXT": "a text column without text",
@@ -70,6 +72,7 @@ CODES: dict[str, str] = {
     "MODEL-PICKLE": "weights that are only there as pickle files",
     "MODEL-REMOTE-CODE": "a model that needs code from its repository",
     "MODEL-UNKNOWN": "a model that is not there",
+    "PROCESSOR": "an image processor that is missing or does not fit",
     "TOKENIZER": "a tokenizer that is missing or does not fit the model",
     # while running
     "CHECKPOINT": "no checkpoint can be used",

@@ -197,19 +197,28 @@ def predict_rows(
 def features_of(
     model: torch.nn.Module, task: Task, examples: Sequence[Example], *, budget_tokens: int = 8192
 ) -> np.ndarray:
-    """Mean over the tokens of the backbone's last hidden state, (examples, width) float32."""
+    """Mean over the tokens, or places, of the backbone's last hidden state, (examples, width) float32."""
     model.eval()
     backbone = backbone_of(model)
     found: list[np.ndarray | None] = [None] * len(examples)
     for part in length_batches([e.length for e in examples], budget_tokens):
         batch = task.collate([examples[i] for i in part]).to(device_of(model))
         with torch.inference_mode():
-            hidden = backbone(**batch.inputs)[0].float()  # (batch, length, width)
-        mask = batch.inputs["attention_mask"].unsqueeze(-1).float()
-        pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+            hidden = backbone(**batch.inputs)[0].float()
+        pooled = _mean_over_places(hidden, batch.inputs.get("attention_mask"))
         for position, vector in zip(part, pooled.cpu().numpy(), strict=True):
             found[position] = vector
     return np.stack([f for f in found if f is not None])
+
+
+def _mean_over_places(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """(batch, width) of (batch, length, width) without padding, or of feature maps (batch, width, height, width)."""
+    if hidden.ndim == 4:
+        return hidden.mean(dim=(2, 3))
+    if mask is None:
+        return hidden.mean(dim=1)
+    seen = mask.unsqueeze(-1).float()
+    return (hidden * seen).sum(1) / seen.sum(1).clamp(min=1)
 
 
 def autocast(device: torch.device | str, precision: str) -> contextlib.AbstractContextManager[Any]:

@@ -21,7 +21,6 @@ from unfreeze.recipe import Recipe
 from unfreeze.report.wording import visible
 from unfreeze.types import Batch, Example
 
-_SHOWN_TOKENS = 24
 _SHOWN_CHARACTERS = 160
 
 
@@ -139,14 +138,10 @@ class _Way:
             raise DataError("DATA-ROW", what, remedy=f"--row {len(train) - 1}")
         chosen = train.row(self.row)
         self.examples = task.encode(chosen, train=True)
-        return [f"training row {self.row}, {chosen.place}", *(line for e in self.examples for line in self._tokens(e))]
+        return [f"training row {self.row}, {chosen.place}", *(line for e in self.examples for line in self._inputs(e))]
 
-    def _tokens(self, example: Example) -> list[str]:
-        ids = example.inputs["input_ids"]
-        tokens = self.prepared.task.processor.convert_ids_to_tokens(ids[:_SHOWN_TOKENS].tolist())
-        cut = ", cut at the limit" if example.is_cut else ""
-        more = f" ... and {len(ids) - _SHOWN_TOKENS} more" if len(ids) > _SHOWN_TOKENS else ""
-        return [f"{example.length} tokens{cut}: {' '.join(tokens)}{more}", f"target {self._target(example.target)}"]
+    def _inputs(self, example: Example) -> list[str]:
+        return [self.prepared.task.input_shown(example), f"target {self._target(example.target)}"]
 
     def _target(self, target: Any) -> str:
         return _short(self.prepared.task.target_shown(target), quoted=False)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfreeze.activations.boundary import numbers_entering
 from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.store import default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
@@ -26,6 +27,7 @@ from unfreeze.machine import Machine, free_disk_bytes
 from unfreeze.models.layers import HEAD, LayerGroups
 from unfreeze.models.loading import ModelSource
 from unfreeze.preparation import Prepared
+from unfreeze.randomness import seeded
 from unfreeze.schedule import Phase, Schedule, Span, gradual
 from unfreeze.types import Duration
 
@@ -131,6 +133,7 @@ class PlannedPhase:
         source_reason: Why they are recorded, or why not.
         recorded_bytes: Disk that the recorded tensors of this boundary take.
         is_recorded: Whether an earlier run has recorded them, by the name of its model; the engine looks closer.
+        varies_rows: Whether training rows are varied at random (`Task.augment`); never where they are recorded.
     """
 
     name: str
@@ -147,6 +150,7 @@ class PlannedPhase:
     source_reason: str = ""
     recorded_bytes: int = 0
     is_recorded: bool = False
+    varies_rows: bool = False
 
 
 @dataclass
@@ -200,6 +204,15 @@ class Plan:
 def checkpoint_bytes(phases: Sequence[PlannedPhase], sizes: Mapping[str, int]) -> int:
     """At most, of one checkpoint: all groups that have trained by the last phase, and their two moments in float32."""
     return 3 * 4 * sum(sizes[group] for group in {g for p in phases for g in p.learning_rates})
+
+
+def numbers_at_groups(prepared: Prepared) -> dict[str, int]:
+    """How many numbers a row has at the input of each layer group, by one forward of a model of this shape."""
+    with seeded(0, "numbers at groups"):
+        model = prepared.task.skeleton(prepared.config).eval()
+    groups = LayerGroups.of(model)
+    inputs = prepared.task.collate(prepared.train_examples[:1]).inputs
+    return numbers_entering(groups, model, inputs)
 
 
 def attention_dropout_name(config: Any) -> str | None:
@@ -413,15 +426,18 @@ class _Decisions:
 
     def _with_sources(self, phases: list[PlannedPhase], settings: Settings) -> list[PlannedPhase]:
         """Where each phase's inputs come from; see `recording.decide`."""
+        task = self.prepared.task
         if not self.recipe.cache.enabled:
-            return [replace(p, source_reason="not recorded: cache.enabled is false") for p in phases]
+            why = "not recorded: cache.enabled is false"
+            return [replace(p, source_reason=why, varies_rows=task.augments) for p in phases]
         facts = RowFacts(
             train_tokens=int(self.prepared.train_lengths.sum()),
             train_rows=len(self.prepared.train_lengths),
             held_out_tokens=sum(e.length for e in self.prepared.validation_examples),
             held_out_rows=len(self.prepared.validation_examples),
             width=int(getattr(self.prepared.config, "hidden_size", BASE_WIDTH)),
-            are_drawn_anew=self.prepared.task.augments,
+            are_drawn_anew=task.augments and task.varies_recorded_rows,
+            numbers_at=numbers_at_groups(self.prepared) if task.modality != "text" else None,
             budget_bytes=settings.cache.budget_bytes,
             recorded=self._recorded_before(settings),
         )
@@ -429,7 +445,12 @@ class _Decisions:
         decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
         return [
             replace(
-                p, boundary=d.boundary, source_reason=d.reason, recorded_bytes=d.stored_bytes, is_recorded=d.is_there
+                p,
+                boundary=d.boundary,
+                source_reason=d.reason + (", as they are" if d.boundary is not None and task.augments else ""),
+                recorded_bytes=d.stored_bytes,
+                is_recorded=d.is_there,
+                varies_rows=task.augments and d.boundary is None,
             )
             for p, d in zip(phases, decisions, strict=True)
         ]
@@ -465,9 +486,12 @@ class _Decisions:
 
     def _rates(self, schedule: Schedule) -> tuple[float, float]:
         self.head_alone = all(self._trained_groups(phase) == {HEAD} for phase in schedule.phases)
-        width = int(getattr(self.prepared.config, "hidden_size", None) or BASE_WIDTH)
-        inferred = float(f"{min(LARGEST_RATE, BASE_RATE * BASE_WIDTH / width):.1g}")
-        reason = f"of the topmost pretrained group; for a model {width} wide"
+        width = getattr(self.prepared.config, "hidden_size", None)
+        if isinstance(width, int):
+            inferred = float(f"{min(LARGEST_RATE, BASE_RATE * BASE_WIDTH / width):.1g}")
+            reason = f"of the topmost pretrained group; for a model {width} wide"
+        else:
+            inferred, reason = LARGEST_RATE, "of the topmost pretrained group; for a convolutional network"
         if self.head_alone:
             inferred, reason = HEAD_ONLY_RATE, "of the head, which alone trains"
         rate = self._choose("learning_rate", inferred, reason)
@@ -560,7 +584,7 @@ class _Decisions:
             "name": prepared.name,
             "rows": {k: len(t) for k, t in tables.items() if t is not None},
             "roles": {
-                "text": list(prepared.task.roles.text),
+                prepared.task.input_role: list(prepared.task.roles.text),
                 "label": prepared.task.roles.label,
                 "group": prepared.task.roles.group,
             },

@@ -14,27 +14,28 @@ from typing import Any
 import numpy as np
 
 from unfreeze import tasks
-from unfreeze.data.columns import Roles, joined_texts
-from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts
+from unfreeze.data.columns import Roles
+from unfreeze.data.quality import PLACES_SHOWN, DataFacts, check_rows, duplicate_sets, facts
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
-from unfreeze.errors import DataError, RecipeError
+from unfreeze.errors import DataError, ModelError, RecipeError
+from unfreeze.models.catalog import RECOMMENDED
 from unfreeze.models.loading import ModelSource, check_weights, load_config, resolve
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks._labels import is_missing
-from unfreeze.tasks._text import longest_input_tokens
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
 DEFAULT_TASK = "text-classification"
-DEFAULT_MODEL = "builtin:text"
+# By the modality of the task; where none ships with unfreeze, the user names one.
+DEFAULT_MODELS = {"text": "builtin:text"}
+# What the facts call a row's inputs.
+NOUNS = {"text": "texts", "image": "pictures", "audio": "recordings"}
 HELD_OUT_FRACTION = 0.1
 # From so many rows on, a part that no choice ever sees gives the reported figure.
 ROWS_FOR_A_THIRD_PART = 500
-# Lengths beyond this quantile of the training rows are not worth their memory where the model takes more.
-LONGEST_KEPT_QUANTILE = 0.995
 
 
 @dataclass
@@ -102,15 +103,19 @@ def prepare(
     """
     named = tasks.find(recipe.task) if recipe.task is not None else None
     task = _task(recipe, named) if named is not None else None
-    source = resolve(recipe.model or DEFAULT_MODEL)
+    if recipe.model is not None:
+        source = resolve(recipe.model)
     say("reading the data")
     splits = _read(recipe, data, test)
     recognised: list[str] = []
     if task is None:
         task, recognised = _recognised(recipe, splits.train)
+    if recipe.model is None:
+        source = resolve(_default_model(task))
     task.allows_remote_code = allow_remote_code
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
-    splits, notes = _with_usable_labels(splits, roles, drop=recipe.data.drop_unlabelled)
+    splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
+    splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, recipe)
     splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.label_names)
@@ -122,7 +127,7 @@ def prepare(
     for name, table in (("validation", splits.validation), ("test", splits.test)):
         if table is not None:
             task.check_labels(table, name)
-    limit, reason = _longest_input(recipe, splits.train, task, config)
+    limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
     say(f"encoding {len(splits.train):,} rows")
     train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
@@ -133,7 +138,15 @@ def prepare(
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
     present = {k: t for k, t in tables.items() if t is not None}
     labels = {k: names for k, t in present.items() if (names := task.label_names(t)) is not None}
-    found = facts(present, roles, labels or None, lengths, limit)
+    found = facts(
+        present,
+        roles,
+        labels or None,
+        lengths if task.modality == "text" else None,
+        limit,
+        contents=task.contents,
+        noun=NOUNS[task.modality],
+    )
     return Prepared(
         recipe=recipe,
         name=splits.name,
@@ -151,6 +164,7 @@ def prepare(
             *recognised,
             *(f"{k}: {why}" for k, why in roles.reasons.items()),
             *notes,
+            *broken,
             *more,
             *division,
             *continued,
@@ -158,6 +172,18 @@ def prepare(
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
+
+
+def _default_model(task: Task) -> str:
+    if task.modality not in DEFAULT_MODELS:
+        known = [entry.id for entry in RECOMMENDED if task.name in entry.task_kinds]
+        raise ModelError(
+            "MODEL-UNKNOWN",
+            f"no model for {NOUNS[task.modality]} comes with unfreeze yet; name one",
+            where="model",
+            remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
+        )
+    return DEFAULT_MODELS[task.modality]
 
 
 def _task(recipe: Recipe, task_class: type[Task]) -> Task:
@@ -203,7 +229,7 @@ def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
     )
 
 
-def _with_usable_labels(splits: Splits, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
+def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
     notes = []
     for name in ("train", "validation", "test"):
         table = getattr(splits, name)
@@ -215,7 +241,36 @@ def _with_usable_labels(splits: Splits, roles: Roles, *, drop: bool) -> tuple[Sp
                 notes.append(f"{len(table) - len(kept):,} rows of {name} without a label were left out, as asked")
                 table = table.select(kept)
                 splits = _replaced(splits, name, table)
-        check_rows(table, roles, split=name)
+        check_rows(table, roles, split=name, noun=NOUNS[task.modality])
+    return splits, notes
+
+
+def _with_readable_inputs(splits: Splits, task: Task, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
+    """Refuse files that cannot be read, all named at once; or leave them out, counted, as asked.
+
+    Raises:
+        DataError: The first file's error, with the others' places.
+    """
+    notes = []
+    for name, table in splits.tables().items():
+        broken = task.unreadable(table, roles)
+        if not broken:
+            continue
+        first = next(iter(broken.values()))
+        if not drop:
+            places = [str(error.where) for error in broken.values()]
+            raise DataError(
+                first.code,
+                f"{len(broken):,} of {len(table):,} {name} rows cannot be read; the first: {first.what}",
+                where=", ".join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else ""),
+                remedy=first.remedy,
+            )
+        if 2 * len(broken) > len(table):
+            what = f"{len(broken):,} of {len(table):,} {name} rows cannot be read: too many to leave out"
+            raise DataError(first.code, what, where=first.where, remedy="look at the files")
+        shown = ", ".join(str(error.where) for error in list(broken.values())[:PLACES_SHOWN])
+        notes.append(f"{len(broken):,} rows of {name} that cannot be read were left out, as asked: {shown}")
+        splits = _replaced(splits, name, table.select([i for i in range(len(table)) if i not in broken]))
     return splits, notes
 
 
@@ -248,7 +303,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
         rows,
         strata=task.strata(table, roles),
         groups=table.column(roles.group) if roles.group else None,
-        duplicates=duplicate_sets(joined_texts(table, roles)),
+        duplicates=duplicate_sets(task.contents(table, roles)),
         fraction=fraction,
         test_fraction=test_fraction,
         seed=recipe.seed,
@@ -264,29 +319,3 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
         parts = _replaced(parts, "test", table.select(division.test))
         notes.append(f"{len(division.test):,} further rows are held out, which no choice sees, for the reported figure")
     return parts, notes
-
-
-def _longest_input(recipe: Recipe, train: Table, task: Task, config: Any) -> tuple[int, str]:
-    """The longest input in tokens: what was asked, or what the data needs within the model's limit."""
-    limit = longest_input_tokens(config, task.processor)
-    asked = recipe.train.max_length
-    if asked is not None:
-        if asked > limit:
-            raise RecipeError(
-                "RECIPE-VALUE",
-                f"train.max_length is {asked}, but this model takes at most {limit} tokens",
-                where="train.max_length",
-                remedy=f"--set train.max_length={limit}",
-            )
-        return asked, "named in the recipe"
-    cap = min(limit, task.most_tokens)
-    if task.splits_long_rows:
-        return cap, "longer texts are cut into pieces of this length, none is lost"
-    sample = np.linspace(0, len(train) - 1, min(len(train), 2000)).astype(int)
-    task.max_length = cap
-    lengths = np.asarray([task.encode(train.row(int(i)), train=False)[0].length for i in sample])
-    needed = int(np.quantile(lengths, LONGEST_KEPT_QUANTILE))
-    if lengths.max() >= cap:
-        return cap, f"the model's limit; {np.mean(lengths >= cap):.1%} of the texts are longer and are cut"
-    # All lengths seen are kept: cutting a few long texts would save nothing, since batches are bucketed.
-    return cap, f"the texts are short ({needed} tokens at the 99.5 % quantile), so nothing is cut"

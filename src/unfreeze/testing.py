@@ -39,6 +39,7 @@ from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
 Architecture = Literal["bert", "roberta", "electra", "distilbert", "modernbert", "llama", "gpt2"]
+ImageArchitecture = Literal["vit", "resnet"]
 DECODERS = ("llama", "gpt2")
 TEXTS = (
     "Works as promised. It broke on the second day, and nobody answers the phone.",
@@ -88,6 +89,43 @@ def tiny_model(
         model = auto_class.from_config(config)
         model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+def tiny_image_model(
+    folder: str | Path, architecture: ImageArchitecture = "vit", *, pixels: int = 32, seed: int = 0, **changes: Any
+) -> Path:
+    """Write a random image classifier of a few thousand weights, with its image processor, in Hugging Face layout.
+
+    Args:
+        folder: Is made; a model that is there is replaced.
+        architecture: A transformer, or a convolutional network.
+        pixels: Width and height of what it reads.
+        seed: Of the weights.
+        **changes: Of the configuration.
+
+    Returns:
+        The folder.
+    """
+    import transformers
+
+    sizes: dict[str, dict[str, Any]] = {
+        "vit": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": pixels,
+            "patch_size": 8,
+            "initializer_range": 0.1,
+        },
+        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+    }
+    path = Path(folder)
+    config = transformers.AutoConfig.for_model(architecture, **{**sizes[architecture], **changes})
+    with seeded(seed, "tiny image model"), quiet():
+        transformers.AutoModelForImageClassification.from_config(config).save_pretrained(path)
+        transformers.ViTImageProcessorPil(size={"height": pixels, "width": pixels}).save_pretrained(path)
     return path
 
 
@@ -233,7 +271,7 @@ def check_task(
         task_class: A subclass of `Task` at the top level of an importable module.
         rows: Four or so labelled rows; default: the task's `sample_rows`. The first must not be the only one of its
             class.
-        model: A folder; default: a tiny BERT that knows the words of the rows.
+        model: A folder; default: a tiny BERT that knows the words of the rows, or a tiny ViT for pictures.
         recipe: Further recipe keys: ``{"data.label": ["toxic", "rude"], "options.label_smoothing": 0.1}``.
 
     Returns:
@@ -246,7 +284,9 @@ def check_task(
     given = list(rows) if rows is not None else task_class().sample_rows()
     assert len(given) > 1, "the contract needs at least two rows"
     with tempfile.TemporaryDirectory() as scratch:
-        if model is None:
+        if model is None and task_class.modality == "image":
+            model = tiny_image_model(Path(scratch) / "tiny")
+        elif model is None:
             words = [str(value) for row in given for value in row.values()]
             model = tiny_model(Path(scratch) / "tiny", texts=[*TEXTS, *words])
         case = TaskCase.of(task_class, given, Path(model), recipe or {})

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unfreeze.data import Splits, read
+from unfreeze.data.columns import guess_roles
 from unfreeze.errors import DataError
 
 ROWS = [{"text": "a fine film", "label": "pos"}, {"text": "a dull film", "label": "neg"}]
@@ -427,12 +428,13 @@ def test_a_class_file_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path, "DATA-ENCODING").where == "pos/2.txt:2"
 
 
-@pytest.mark.parametrize(("suffix", "word"), [(".jpg", "images"), (".wav", "audio")])
-def test_folders_of_pictures_or_sound_are_told_apart(tmp_path: Path, suffix: str, word: str) -> None:
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "image"), (".wav", "audio")])
+def test_folders_of_pictures_or_sound_are_told_apart(tmp_path: Path, suffix: str, kind: str) -> None:
     write(tmp_path / f"cat/1{suffix}", b"\xff\xd8")
-    assert word in refused(tmp_path, "DATA-FORMAT").what
-    write(tmp_path / "metadata.csv", "file,label\ncat/1.jpg,cat\n")
-    assert word in refused(tmp_path, "DATA-FORMAT").what
+    table = read(tmp_path).train
+    assert table.row(0).values == {kind: f"cat/1{suffix}", "label": "cat"}
+    with pytest.raises(DataError, match="there is no text"):
+        guess_roles(table)
 
 
 def test_empty_folders_and_folders_of_unnamed_tables_are_refused(tmp_path: Path) -> None:

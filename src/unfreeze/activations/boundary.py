@@ -105,6 +105,27 @@ def _first_after_the_layers(groups: LayerGroups, model: nn.Module, inputs: dict[
     return after[0][0] if after else None
 
 
+def numbers_entering(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
+    """How many numbers of each row enter each group, in a forward of these inputs; without groups that have no entry.
+
+    Args:
+        model: In eval mode.
+    """
+    entries = {name: entry_module(groups, model, name, inputs) for name in groups.names if name != STEM}
+    found: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            tensor = first_tensor(args, kwargs)
+            found.setdefault(name, tensor[0].numel())
+
+        return hook
+
+    with pre_hooks(model, {path: note(name) for name, path in entries.items() if path is not None}), torch.no_grad():
+        model(**inputs)
+    return found
+
+
 def _only_pools(module: nn.Module) -> bool:
     """Whether a module computes the same from the same input at any time, and makes it smaller."""
     return isinstance(module, nn.Flatten | nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool2d)

@@ -34,6 +34,7 @@ class RowFacts:
         width: Of the hidden states.
         are_drawn_anew: Whether rows are augmented at random.
         budget_bytes: Disk for recordings.
+        numbers_at: Numbers a row has at the input of each group, where that is not `width` for each token.
         recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
             a run does must not depend on what happens to lie on the disk.
     """
@@ -45,6 +46,7 @@ class RowFacts:
     width: int
     are_drawn_anew: bool
     budget_bytes: int
+    numbers_at: Mapping[str, int] | None = None
     recorded: frozenset[str] = frozenset()
 
 
@@ -137,6 +139,9 @@ def _candidate(
     positions = facts.train_rows, facts.held_out_rows
     if boundary != HEAD:
         positions = facts.train_tokens, facts.held_out_tokens
+    width = facts.width
+    if facts.numbers_at is not None:
+        positions, width = (facts.train_rows, facts.held_out_rows), facts.numbers_at.get(boundary, facts.width)
     numbers = positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
         index,
@@ -144,7 +149,7 @@ def _candidate(
         2 * below / FLOPS_PER_SECOND,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
         # 8 bytes a row say where it starts.
-        numbers * facts.width + 8 * (facts.train_rows + facts.held_out_rows),
+        numbers * width + 8 * (facts.train_rows + facts.held_out_rows),
     )
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unfreeze.data import media
 from unfreeze.data.table import Table, kind_of, shortened
 from unfreeze.errors import DataError, did_you_mean
 
@@ -108,6 +109,7 @@ def guess_roles(
             text should be), E-DATA-LABEL (several label columns that are not 0/1).
     """
     named_text, named_label = _as_names(text), _as_names(label)
+    _refuse_files(table)
     for role, names in (("text", named_text), ("label", named_label), ("group", _as_names(group))):
         for name in names:
             check_named(table, role, name)
@@ -122,21 +124,121 @@ def guess_roles(
         _check_text(table, profiles[name])
     if named_text:
         reasons["text"] = f"{_listed(texts)}: named by you"
+    return _with_label(table, profiles, texts, named_label, group, needs_label, reasons)
+
+
+def _with_label(
+    table: Table,
+    profiles: Mapping[str, _Profile],
+    inputs: tuple[str, ...],
+    named_label: tuple[str, ...],
+    group: str | None,
+    needs_label: bool,
+    reasons: dict[str, str],
+) -> Roles:
     label_names = named_label
     if not named_label and needs_label:
-        free = [p for name, p in profiles.items() if name not in (*texts, group)]
+        free = [p for name, p in profiles.items() if name not in (*inputs, group)]
         label_names = (_guess_label(table, free, reasons),)
     if len(named_label) > 1:
         _check_zero_one(table, named_label)
     if named_label:
         reasons["label"] = f"{_listed(named_label)}: named by you"
-    _point_out_group(profiles, (*texts, *label_names), group, reasons)
+    _point_out_group(profiles, (*inputs, *label_names), group, reasons)
     return Roles(
-        text=texts,
+        text=inputs,
         label=label_names[0] if len(label_names) == 1 else (label_names or None),
         group=group,
         reasons=reasons,
     )
+
+
+def guess_file_roles(
+    table: Table,
+    kind: str,
+    *,
+    column: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
+    group: str | None = None,
+    needs_label: bool = True,
+) -> Roles:
+    """As `guess_roles`, for rows of pictures or sound.
+
+    Args:
+        table: Its rows name files, or hold their bytes.
+        kind: ``image`` or ``audio``; also the recipe's name of the column.
+        column: Name the user gave.
+        label, group, needs_label: As for `guess_roles`.
+
+    Raises:
+        DataError: E-DATA-COLUMN, E-DATA-LABEL.
+    """
+    named, named_label = _as_names(column), _as_names(label)
+    for role, names in ((kind, named), ("label", named_label), ("group", _as_names(group))):
+        for name in names:
+            check_named(table, role, name)
+    known = file_columns(table, kind)
+    reasons: dict[str, str] = {}
+    if len(named) > 1:
+        what = f"one column of {FILE_NOUNS[kind]} is read, {len(named)} were named"
+        raise DataError("DATA-COLUMN", what, remedy=f"--set data.{kind}={named[0]}")
+    if named and named[0] not in known:
+        what = f"column {named[0]!r} names no {FILE_NOUNS[kind]} that are there"
+        raise DataError("DATA-COLUMN", what, where=table.place(0), remedy="names are relative to the table's folder")
+    if not named:
+        best = [name for name in known if _key(name) in FILE_NAMES[kind]] or known
+        if len(best) != 1:
+            what = f"{_listed(best)} each hold {FILE_NOUNS[kind]}" if best else f"no column holds {FILE_NOUNS[kind]}"
+            remedy = " or ".join(f"--set data.{kind}={name}" for name in best) or READ_FILES[kind]
+            raise DataError("DATA-COLUMN", what, where=table.place(0) if len(table) else None, remedy=remedy)
+        named = (best[0],)
+        reasons[kind] = f"{best[0]!r} holds {FILE_NOUNS[kind]}"
+    else:
+        reasons[kind] = f"{_listed(named)}: named by you"
+    profiles = {name: _profile(table, name) for name in table.columns if name not in known}
+    return _with_label(table, profiles, named, named_label, group, needs_label, reasons)
+
+
+FILE_NOUNS = {"image": "pictures", "audio": "recordings"}
+FILE_NAMES: dict[str, tuple[str, ...]] = {
+    "image": ("image", "img", "picture", "photo", "file_name", "filename", "file", "path"),
+    "audio": ("audio", "sound", "speech", "recording", "file_name", "filename", "file", "path"),
+}
+READ_FILES = {
+    "image": "give a folder of class folders, or a table with a column of file names (.jpg, .png ...)",
+    "audio": "give a folder of class folders, or a table with a column of file names (.wav, .flac ...)",
+}
+
+
+def file_columns(table: Table, kind: str) -> list[str]:
+    """Columns that name files of a kind, or hold their bytes as the Hub's data sets keep them."""
+    found = []
+    for name in table.columns:
+        if table.files is not None and name in table.files.columns:
+            first = next((value for value in table.column(name)[:100] if value is not None), "")
+            if media.kind_of(first) == kind:
+                found.append(name)
+        elif _holds_bytes(table, name) and (kind == "image") == (_key(name) not in FILE_NAMES["audio"][:4]):
+            found.append(name)
+    return found
+
+
+def _holds_bytes(table: Table, name: str) -> bool:
+    kind = table.arrow_column(name).type
+    if pa.types.is_struct(kind):
+        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        return "bytes" in fields and (pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"]))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _refuse_files(table: Table) -> None:
+    """Say it where a table is one of pictures or sound, rather than that no column is text."""
+    for kind in FILE_NOUNS:
+        columns = file_columns(table, kind)
+        if columns and len(columns) >= len(table.columns) - 1:
+            remedy = "--task image-classification" if kind == "image" else "tasks on sound come in a later version"
+            what = f"column {columns[0]!r} holds {FILE_NOUNS[kind]}, and there is no text"
+            raise DataError("DATA-TEXT", what, where=table.place(0), remedy=remedy)
 
 
 def is_known_name(name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,7 @@ class DataFacts:
         constant_columns: Columns of the training rows with one value throughout.
         uneven: Rows of the largest class over those of the smallest, in train; None for fewer than two classes.
         max_length: The model's limit in tokens, where given.
+        noun: What the rows' inputs are, in sentences.
     """
 
     splits: dict[str, SplitFacts]
@@ -120,6 +121,7 @@ class DataFacts:
     constant_columns: list[str] = field(default_factory=list)
     uneven: float | None = None
     max_length: int | None = None
+    noun: str = "texts"
 
     def sentences(self) -> list[str]:
         """What a person wants to know first, one sentence a split."""
@@ -132,14 +134,15 @@ class DataFacts:
     def _about_texts(self) -> Iterator[str]:
         for name, split in self.splits.items():
             if split.empty.count:
-                yield f"{name}: texts that are empty: {split.empty}."
+                yield f"{name}: {self.noun} that are empty: {split.empty}."
             if split.duplicates.count:
-                yield f"{name}: texts that were there before: {split.duplicates}."
+                yield f"{name}: {self.noun} that were there before: {split.duplicates}."
             if split.cut > CUT_SHARE_WORTH_A_WARNING * split.rows:
                 yield self._about_cut(name, split)
         for names, found in self.shared.items():
             if found.count:
-                yield f"Texts of {names.split(' and ')[1]} that are in {names.split(' and ')[0]}, too: {found}."
+                earlier, later = names.split(" and ")
+                yield f"{self.noun.capitalize()} of {later} that are in {earlier}, too: {found}."
 
     def _about_cut(self, name: str, split: SplitFacts) -> str:
         share = split.cut / split.rows
@@ -150,7 +153,7 @@ class DataFacts:
 
     def _about_labels(self) -> Iterator[str]:
         if self.conflicts.count:
-            yield f"Equal texts with different labels: {self.conflicts}."
+            yield f"Equal {self.noun} with different labels: {self.conflicts}."
         for group in self.spellings:
             shown = ", ".join(f"{label!r} ({count:,})" for label, count in group.items())
             yield f"Labels that may be one class, spelt differently: {shown}. They are kept apart; correct the file."
@@ -186,6 +189,9 @@ def facts(
     labels_by_split: Mapping[str, list[Any]] | None = None,
     lengths_by_split: Mapping[str, NDArray[Any]] | None = None,
     max_length: int | None = None,
+    *,
+    contents: Callable[[Table, Roles], Iterable[str]] = joined_texts,
+    noun: str = "texts",
 ) -> DataFacts:
     """Count what there is to know about the rows.
 
@@ -196,10 +202,13 @@ def facts(
             None reads the label column, or columns, as they stand.
         lengths_by_split: Length of each row in tokens before cutting, (rows,); None leaves tokens out.
         max_length: Where the model cuts, in tokens.
+        contents: What each row is about, by which equal ones are found.
+        noun: What the rows' inputs are; characters are counted of texts alone.
     """
-    found = DataFacts({name: SplitFacts(len(table)) for name, table in splits_by_name.items()}, max_length=max_length)
+    splits = {name: SplitFacts(len(table)) for name, table in splits_by_name.items()}
+    found = DataFacts(splits, max_length=max_length, noun=noun)
     labels = labels_by_split or {name: _labels_of(table, roles) for name, table in splits_by_name.items()}
-    _compare_texts(found, splits_by_name, roles, labels)
+    _compare_texts(found, splits_by_name, roles, labels, contents)
     for name, split in found.splits.items():
         _count_labels(split, labels.get(name) or [])
         if lengths_by_split is not None and name in lengths_by_split:
@@ -213,7 +222,7 @@ def facts(
     return found
 
 
-def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool = False) -> None:
+def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool = False, noun: str = "texts") -> None:
     """Stop before training on rows that cannot be used.
 
     Args:
@@ -221,6 +230,7 @@ def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool 
         roles: What was decided on the training rows; the columns must be in this table, too.
         split: Its name, for messages.
         skip_unlabelled: True where the caller leaves rows without label out (see `unlabelled_rows`).
+        noun: What the rows' inputs are.
 
     Raises:
         DataError: E-DATA-COLUMN, E-DATA-EMPTY, E-DATA-ROW (a text that is missing), E-DATA-TEXT (all texts empty),
@@ -236,7 +246,7 @@ def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool 
                 where=table.place(0),
                 remedy=did_you_mean(name, table.columns),
             )
-    _check_texts(table, roles, split)
+    _check_inputs(table, roles, split, noun)
     missing = unlabelled_rows(table, roles)
     if len(missing) and not skip_unlabelled:
         found = Found(len(missing), [table.place(int(i)) for i in missing[:PLACES_SHOWN]])
@@ -266,21 +276,22 @@ def _label_columns(roles: Roles) -> tuple[str, ...]:
     return () if roles.label is None else (roles.label,) if isinstance(roles.label, str) else roles.label
 
 
-def _check_texts(table: Table, roles: Roles, split: str) -> None:
+def _check_inputs(table: Table, roles: Roles, split: str, noun: str) -> None:
     for name in roles.text:
         column = table.arrow_column(name)
         if column.null_count == len(table):
-            raise DataError("DATA-TEXT", f"the text column {name!r} is empty in all {split} rows", where=table.place(0))
+            what = f"the column {name!r} is empty in all {split} rows"
+            raise DataError("DATA-TEXT", what, where=table.place(0))
         if column.null_count:
             absent = np.flatnonzero(pc.is_null(column).to_numpy())
             raise DataError(
                 "DATA-ROW",
-                f"{len(absent):,} {split} rows have no text in {name!r}",
+                f"{len(absent):,} {split} rows have no {noun.removesuffix('s')} in {name!r}",
                 where=", ".join(table.place(int(i)) for i in absent[:PLACES_SHOWN])
                 + (" ..." if len(absent) > PLACES_SHOWN else ""),
-                remedy='write the text, or "" for a text that is empty on purpose',
+                remedy='write the text, or "" for a text that is empty on purpose' if noun == "texts" else "",
             )
-    if all(_is_empty(text) for text in joined_texts(table, roles)):
+    if noun == "texts" and all(_is_empty(text) for text in joined_texts(table, roles)):
         raise DataError(
             "DATA-TEXT",
             f"all {split} texts are empty",
@@ -310,7 +321,11 @@ def _labels_of(table: Table, roles: Roles) -> list[Any]:
 
 
 def _compare_texts(
-    found: DataFacts, tables: Mapping[str, Table], roles: Roles, labels: Mapping[str, list[Any]]
+    found: DataFacts,
+    tables: Mapping[str, Table],
+    roles: Roles,
+    labels: Mapping[str, list[Any]],
+    contents: Callable[[Table, Roles], Iterable[str]],
 ) -> None:
     """Lengths, empty texts, duplicates within and across splits, and contradicting labels, in one pass."""
     places = [table.place for table in tables.values()]
@@ -323,7 +338,7 @@ def _compare_texts(
         first: dict[bytes, int] = {}
         shared: list[int] = []
         lengths = np.zeros(len(table), dtype=np.int64)
-        for i, text in enumerate(joined_texts(table, roles)):
+        for i, text in enumerate(contents(table, roles)):
             lengths[i] = len(text) - (len(roles.text) - 1)
             if _is_empty(text):
                 split.empty.add(table.place(i))
@@ -341,7 +356,7 @@ def _compare_texts(
                 if label_of.setdefault(digest, label) != label:
                     found.conflicts.add(table.place(i))
         first_of.append(first)
-        split.characters = _quantiles(lengths)
+        split.characters = _quantiles(lengths) if found.noun == "texts" else {}
         if number:
             found.shared_rows[name] = np.asarray(shared, dtype=np.int64)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfreeze.data import conll
+from unfreeze.data import conll, media
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
 from unfreeze.data.table import Places, Table, TableBuilder, check_names, joined, shortened
 from unfreeze.errors import DataError, did_you_mean
@@ -37,8 +38,6 @@ LABEL_FILES = tuple(
     for stem in ("labels", "label_names", "label_list", "classes", "class_names", "categories", "intents")
     for suffix in (".txt", ".json")
 )
-_IMAGES = frozenset((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
-_AUDIO = frozenset((".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus", ".aac"))
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -155,7 +154,10 @@ def _read_path(data: str, reading: Reading, wanted: str) -> Splits:
             raise DataError("DATA-MISSING", f"there is no file or folder {shortened(data)}", remedy=READABLE) from None
         raise unreadable(path, data, error) from None
     if is_there and path.is_dir():
-        return _read_folder(path, reading, wanted)
+        return _read_folder(_unwrapped(path, reading), reading, wanted)
+    if is_there and (kind := media.kind_of(path.name)) is not None:
+        check_regular(path, path.name)
+        return Splits(media.plain_rows([path.name], kind, path.absolute().parent), name=_name_of(path))
     if is_there:
         return Splits(_read_table(path, path.name, reading), name=_name_of(path))
     if _HUB_ID.fullmatch(data) and path.suffix.casefold() not in SUFFIXES:
@@ -210,7 +212,8 @@ def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) ->
     label_names, label_files = _side_files(entries, reading)
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = _name_of(root / "train")
-    _refuse_media(root)
+    if _kind_inside(root) is not None:
+        tables = [entry for entry in tables if entry.name != media.METADATA]
     if len(tables) == 1:
         reading.notes.append(f"{tables[0].name} is the only table in the folder.")
         _note_ignored([e for e in entries if e not in label_files | {tables[0]}], reading)
@@ -225,6 +228,18 @@ def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) ->
     table = _class_folders(root, root, reading)
     _note_ignored([e for e in entries if e not in label_files and not e.is_dir()], reading)
     return Splits(table, name=name, label_names=label_names)
+
+
+def _unwrapped(root: Path, reading: Reading) -> Path:
+    """The folder inside, where a folder holds nothing but one that has folders or tables: as archives unpack."""
+    entries = _visible(root, root)
+    while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        inside = _visible(entries[0], entries[0])
+        if _split_entries(root, entries) or not any(entry.is_dir() or _is_table(entry) for entry in inside):
+            break
+        reading.notes.append(f"{root.name} holds the folder {entries[0].name} alone, which is read.")
+        root, entries = entries[0], inside
+    return root
 
 
 def _visible(folder: Path, root: Path) -> list[Path]:
@@ -242,7 +257,9 @@ def _is_table(path: Path) -> bool:
 
 def _read_table(path: Path, name: str, reading: Reading) -> Table:
     """Rows of a file, whatever kind of table it is."""
-    return conll.read_columns(path, name, reading) if conll.is_column_file(path) else read_file(path, name, reading)
+    if conll.is_column_file(path):
+        return conll.read_columns(path, name, reading)
+    return media.resolved(read_file(path, name, reading), path.absolute().parent)
 
 
 def _split_entries(root: Path, entries: list[Path]) -> dict[str, list[Path]]:
@@ -272,9 +289,10 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
     if not group[0].is_dir():
         return joined([_read_table(entry, entry.name, reading) for entry in group])
     folder = group[0]
-    _refuse_media(folder)
     entries = _visible(folder, root)
     tables = [entry for entry in entries if _is_table(entry)]
+    if _kind_inside(folder) is not None:
+        tables = [entry for entry in tables if entry.name != media.METADATA]
     if len(tables) == 1:
         _note_ignored([entry for entry in entries if entry != tables[0]], reading)
         return _read_table(tables[0], _relative(tables[0], root), reading)
@@ -332,7 +350,13 @@ def _label_names(path: Path, reading: Reading) -> list[str] | None:
 
 
 def _class_folders(folder: Path, root: Path, reading: Reading) -> Table:
-    """Rows (text, label) from ``folder/<class>/**/*.txt``; the class is the name of the first folder."""
+    """Rows of ``folder/<class>/**/<file>``; the class is the name of the first folder."""
+    kind = _kind_inside(folder)
+    return _texts(folder, root, reading) if kind is None else _media_rows(folder, root, reading, kind)
+
+
+def _texts(folder: Path, root: Path, reading: Reading) -> Table:
+    """Rows (text, label) of .txt files in class folders."""
     texts: list[str] = []
     labels: list[str] = []
     places: list[str] = []
@@ -352,15 +376,74 @@ def _class_folders(folder: Path, root: Path, reading: Reading) -> Table:
     if not texts:
         raise DataError(
             "DATA-EMPTY",
-            f"the folder {folder.name!r} has neither a table nor class folders with .txt files",
+            f"the folder {folder.name!r} has neither a table nor class folders with .txt files or pictures",
             where=str(folder),
-            remedy=f"{READABLE}; or put each class's texts into a sub-folder of its name",
+            remedy=f"{READABLE}; or put each class's texts or pictures into a sub-folder of its name",
         )
-    if others:
-        shown = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
-        reading.notes.append(f"Files in class folders that are not .txt were not read: {shown}.")
+    _note_other_files(others, ".txt", reading)
     arrow = pa.table({"text": pa.array(texts, pa.large_string()), "label": pa.array(labels, pa.large_string())})
     return Table(arrow, Places.of_files(places))
+
+
+def _note_other_files(others: Mapping[str, int], wanted: str, reading: Reading) -> None:
+    if others:
+        shown = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(others.items()))
+        reading.notes.append(f"Files in class folders that are not {wanted} were not read: {shown}.")
+
+
+def _media_rows(folder: Path, root: Path, reading: Reading, kind: media.Kind) -> Table:
+    """Rows of pictures or sound: as metadata.csv lists them, by class folder, or without a class."""
+    _refuse_boxes(folder)
+    files: dict[str, Path] = {}
+    others: dict[str, int] = {}
+    for path in _files_below(folder, root, reading):
+        if media.kind_of(path.name) == kind:
+            files[path.relative_to(folder).as_posix()] = path
+        elif path.name != media.METADATA and path.parent != folder:
+            others[path.suffix] = others.get(path.suffix, 0) + 1
+    _note_other_files(others, f"{kind} files", reading)
+    for name in files:
+        media.checked_name(name, name)
+    sorted_by_class = {name: path.relative_to(folder).parts[0] for name, path in files.items() if "/" in name}
+    classes = {class_: _class_name(folder / class_, root) for class_ in set(sorted_by_class.values())}
+    where = folder / media.METADATA
+    if where.is_file():
+        text = read_whole_text(where, _relative(where, root), reading)
+        listed = media.with_metadata(text, _relative(where, root), files, kind, root, reading.notes)
+        if listed is not None:
+            return _with_classes(listed, kind, folder, root) if classes and "label" not in listed.columns else listed
+    if not classes:
+        return media.plain_rows([_relative(path, root) for path in files.values()], kind, root)
+    outside = len(files) - len(sorted_by_class)
+    if outside:
+        reading.notes.append(f"Beside the class folders, not used: {outside:,} files.")
+    return media.class_rows(
+        [(_relative(files[name], root), classes[class_]) for name, class_ in sorted_by_class.items()], kind, root
+    )
+
+
+def _with_classes(table: Table, kind: media.Kind, folder: Path, root: Path) -> Table:
+    """The folder that each file lies in, where metadata.csv says nothing of classes."""
+    below = [(root / name).relative_to(folder) for name in table.column(kind)]
+    labels = [path.parts[0] if len(path.parts) > 1 else None for path in below]
+    return Table(table.arrow.append_column("label", pa.array(labels, pa.large_string())), table.places, table.files)
+
+
+def _refuse_boxes(folder: Path) -> None:
+    """Say it where pictures come with boxes or masks: they are no classes."""
+    names = {entry.name.casefold() for entry in folder.iterdir()}
+    if "annotations" in names and "jpegimages" in names:
+        kind = "VOC's layout of boxes"
+    elif any((folder / name).is_dir() and any((folder / name).glob("instances_*.json")) for name in ("coco", ".")):
+        kind = "COCO's files of boxes"
+    else:
+        return
+    raise DataError(
+        "DATA-FORMAT",
+        f"the folder {folder.name!r} has {kind}: object detection comes in a later version",
+        where=str(folder),
+        remedy="to classify whole pictures, put those of each class into a sub-folder of its name",
+    )
 
 
 def _files_below(folder: Path, root: Path, reading: Reading) -> Iterator[Path]:
@@ -414,26 +497,18 @@ def _relative(path: Path, root: Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
-def _refuse_media(folder: Path) -> None:
-    """Say it where a folder holds pictures or sound instead of text."""
-    counts = {"images": 0, "audio": 0, "text": 0}
+def _kind_inside(folder: Path) -> media.Kind | None:
+    """What most files of a folder are: pictures, sound, or something else."""
+    counts: dict[media.Kind | None, int] = {}
     for _, folders, names in os.walk(folder):
         folders.sort()
         if sum(counts.values()) > 10_000:  # enough to judge by
             break
         for name in names:
-            suffix = os.path.splitext(name)[1].casefold()
-            counts["images"] += suffix in _IMAGES
-            counts["audio"] += suffix in _AUDIO
-            counts["text"] += suffix == ".txt"
-    kind = "images" if counts["images"] >= counts["audio"] else "audio"
-    if counts[kind] > counts["text"]:
-        raise DataError(
-            "DATA-FORMAT",
-            f"the folder {folder.name!r} looks like {kind} ({counts[kind]:,} files), not text",
-            where=str(folder),
-            remedy="tasks on images and audio come in a later version; texts are read from .txt files",
-        )
+            kind = media.kind_of(name)
+            if kind is not None or name.casefold().endswith(".txt"):
+                counts[kind] = counts.get(kind, 0) + 1
+    return max(sorted(counts, key=str), key=lambda kind: counts[kind], default=None)
 
 
 # Python objects
@@ -453,10 +528,31 @@ def _from_rows(rows: Sequence[Any], name: str) -> Table:
     return builder.finish()
 
 
+def plain_picture(item: Any, place: str) -> Any:
+    """A picture as a row keeps it: the name of a file, or its bytes as the Hub's data sets have them.
+
+    Raises:
+        DataError: E-DATA-ROW.
+    """
+    value = _plain(item)
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if isinstance(value, Mapping) and "bytes" in value:
+        return value
+    raise DataError("DATA-ROW", f"a picture is a file's name, its bytes or a PIL.Image, not {type(item).__name__}",
+                    where=place)  # fmt: skip
+
+
 def _plain(value: Any) -> Any:
     """A NumPy scalar as the Python one; NaN, which pandas writes for what is missing, as None."""
     if type(value).__name__ in ("NAType", "NaTType"):  # what pandas writes for missing values of some columns
         return None
+    if hasattr(value, "getbands") and hasattr(value, "save"):  # a picture of Pillow's
+        file = io.BytesIO()
+        value.save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": None}
     if isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, np.ndarray):

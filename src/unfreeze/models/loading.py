@@ -350,9 +350,45 @@ def load_processor(source: ModelSource, *, allow_remote_code: bool = False) -> A
     return tokenizer
 
 
+def load_image_processor(source: ModelSource, *, allow_remote_code: bool = False) -> Any:
+    """What scales and normalises pictures for a model, without torchvision.
+
+    Raises:
+        ModelError: E-PROCESSOR, it is missing or damaged; E-MODEL-MODALITY, the model does not read pictures;
+            E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
+    """
+    folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
+    config = load_config(source, allow_remote_code=allow_remote_code)
+    fits = _kinds_of(config)
+    if fits and not any("image" in kind for kind in fits):
+        what = f"a {config.model_type} model is one for {fits[0]}, not for pictures"
+        raise ModelError(
+            "MODEL-MODALITY", what, where=source.name, remedy="choose a model of the modality of your data"
+        )
+    if (folder / _PROCESSOR_FILE).is_file():
+        _check_remote_code(source, folder, _PROCESSOR_FILE, allow_remote_code)
+    try:
+        with quiet():
+            return transformers.AutoImageProcessor.from_pretrained(
+                folder, trust_remote_code=allow_remote_code, local_files_only=True, backend="pil"
+            )
+    except Exception as error:
+        what = f"the image processor cannot be loaded: {_first_line(error)}"
+        remedy = f"copy {_PROCESSOR_FILE} of the model that these weights were trained from into the folder"
+        raise ModelError("PROCESSOR", what, where=str(folder), remedy=remedy) from error
+
+
+_PROCESSOR_FILE = "preprocessor_config.json"
+
+
+def _kinds_of(config: Any) -> list[str]:
+    """What models of a configuration are for."""
+    return [kind for kind, auto in _KINDS if type(config) in getattr(transformers, auto)._model_mapping]
+
+
 def _check_reads_text(config: Any, name: str) -> None:
     """Say that a model is one for pictures or sound, rather than that it has no tokenizer."""
-    fits = [kind for kind, auto in _KINDS if type(config) in getattr(transformers, auto)._model_mapping]
+    fits = _kinds_of(config)
     if fits and not any("text" in kind for kind in fits):
         what = f"a {config.model_type} model is one for {fits[0]}, not for text"
         raise ModelError("MODEL-MODALITY", what, where=name, remedy="choose a model of the modality of your data")
@@ -455,7 +491,7 @@ def check_modality(auto_class: Any, config: Any, name: str) -> None:
     """
     if type(config) in auto_class._model_mapping or getattr(config, "auto_map", None):
         return
-    fits = [kind for kind, auto in _KINDS if type(config) in getattr(transformers, auto)._model_mapping]
+    fits = _kinds_of(config)
     wanted = auto_class.__name__.removeprefix("AutoModelFor")
     what = f"a {config.model_type} model has no form for {wanted}" + (f", it is one for {fits[0]}" if fits else "")
     raise ModelError("MODEL-MODALITY", what, where=name, remedy="choose a model of the modality of your data")

@@ -198,9 +198,9 @@ def _limits(records: Records) -> Iterator[str]:
     """What a user of the model should know; sentences of the gravest findings included."""
     rows = records.rows.get("train")
     if rows:
-        yield f"It has seen {rows:,} training rows of one source; on texts of another kind it may be much worse."
+        yield f"It has seen {rows:,} training rows of one source; on inputs of another kind it may be much worse."
     length = (records.plan.get("settings") or {}).get("max_length_tokens")
-    if wording.is_number(length) and records.task not in ("fill-mask", "token-classification"):
+    if wording.is_number(length) and records.task == "text-classification":
         yield f"It reads the first {length:,} tokens of an input."
     if records.selection_remark:
         yield records.selection_remark

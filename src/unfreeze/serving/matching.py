@@ -42,7 +42,7 @@ def labelled_roles(task: Task, table: Table) -> Roles:
         DataError: E-DATA-COLUMN, E-DATA-TEXT.
     """
     own = task.roles
-    asked = Recipe.build({"data": {"text": list(own.text), "label": own.label}}).data
+    asked = Recipe.build({"data": {task.input_role: _as_asked(own.text), "label": own.label}}).data
     labels = (own.label,) if isinstance(own.label, str) else own.label or ()
     with _columns_are_fixed([*own.text, *labels], table):
         return task.find_roles(table, asked, needs_label=task.needs_label)
@@ -57,15 +57,20 @@ def text_roles(task: Task, table: Table, say: Callable[[str], None]) -> Roles:
     own = task.roles.text
     with _columns_are_fixed(own, table):
         if set(own) <= set(table.columns):
-            task.find_roles(table, Recipe.build({"data": {"text": list(own)}}).data, needs_label=False)
+            asked = Recipe.build({"data": {task.input_role: _as_asked(own)}}).data
+            task.find_roles(table, asked, needs_label=False)
             return task.roles
         found = task.find_roles(table, None, needs_label=False).text
         if len(found) != len(own):
             listed = ", ".join(map(repr, found))
-            what = f"the run reads {len(own)} text columns, here {len(found)} look like text ({listed})"
+            what = f"the run reads {len(own)} columns, here {len(found)} could be meant ({listed})"
             raise DataError("DATA-COLUMN", what, where=table.place(0))
     say(f"there is no column {', '.join(own)}: reading {', '.join(found)}")
     return replace(task.roles, text=found)
+
+
+def _as_asked(columns: Sequence[str]) -> str | list[str]:
+    return columns[0] if len(columns) == 1 else list(columns)
 
 
 @contextmanager

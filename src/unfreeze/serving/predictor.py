@@ -12,7 +12,7 @@ import torch
 from unfreeze import durable, tasks
 from unfreeze.errors import DataError, ModelError
 from unfreeze.evaluation import predict_rows
-from unfreeze.models.loading import load_config, load_processor, quiet, resolve
+from unfreeze.models.loading import load_config, quiet, resolve
 from unfreeze.tasks.base import Task
 from unfreeze.types import Prediction, Row
 
@@ -53,8 +53,10 @@ class Predictor:
         if problem is not None:
             raise ModelError("MODEL-BROKEN", f"the model is not as it was written: {problem}", where=str(path))
         source = resolve(str(path))
-        processor = load_processor(source, allow_remote_code=allow_remote_code)
-        task = tasks.find(stored["task_class"]).restore(stored, processor)
+        task_class = tasks.find(stored["task_class"])
+        asking = task_class.with_options(stored["options"])
+        asking.allows_remote_code = allow_remote_code
+        task = task_class.restore(stored, asking.load_processor(source))
         task.allows_remote_code = allow_remote_code
         loaded = task.build(source, load_config(source, allow_remote_code=allow_remote_code))
         if loaded.new_parameters:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from unfreeze.errors import DataError
+from unfreeze.errors import DataError, RecipeError
 from unfreeze.types import Example, Row
 
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
+
+# Which length of the training rows is told where nothing is cut.
+SHOWN_QUANTILE = 0.995
+SHOWN_TOKENS = 24
 # A tokenizer without a limit says so with a number like 1e30.
 _NO_LIMIT = 1_000_000
 
@@ -105,3 +111,41 @@ def pad(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
             types[is_real] = np.concatenate(none)
         padded["token_type_ids"] = torch.from_numpy(types)
     return padded
+
+
+def longest_input(task: Any, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
+    """See `Task.longest_input`.
+
+    Raises:
+        RecipeError: E-RECIPE-VALUE.
+    """
+    limit = longest_input_tokens(config, task.processor)
+    if asked is not None:
+        if asked > limit:
+            raise RecipeError(
+                "RECIPE-VALUE",
+                f"train.max_length is {asked}, but this model takes at most {limit} tokens",
+                where="train.max_length",
+                remedy=f"--set train.max_length={limit}",
+            )
+        return asked, "named in the recipe"
+    cap = min(limit, task.most_tokens)
+    if task.splits_long_rows:
+        return cap, "longer texts are cut into pieces of this length, none is lost"
+    sample = np.linspace(0, len(train) - 1, min(len(train), 2000)).astype(int)
+    task.max_length = cap
+    lengths = np.asarray([task.encode(train.row(int(i)), train=False)[0].length for i in sample])
+    needed = int(np.quantile(lengths, SHOWN_QUANTILE))
+    if lengths.max() >= cap:
+        return cap, f"the model's limit; {np.mean(lengths >= cap):.1%} of the texts are longer and are cut"
+    # All lengths seen are kept: cutting a few long texts would save nothing, since batches are bucketed.
+    return cap, f"the texts are short ({needed} tokens at the 99.5 % quantile), so nothing is cut"
+
+
+def tokens_shown(tokenizer: Any, example: Example) -> str:
+    """The first tokens of an example, for people."""
+    ids = example.inputs["input_ids"]
+    tokens = tokenizer.convert_ids_to_tokens(ids[:SHOWN_TOKENS].tolist())
+    cut = ", cut at the limit" if example.is_cut else ""
+    more = f" ... and {len(ids) - SHOWN_TOKENS} more" if len(ids) > SHOWN_TOKENS else ""
+    return f"{example.length} tokens{cut}: {' '.join(tokens)}{more}"

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from unfreeze.data.columns import Roles
+from unfreeze.data.columns import Roles, joined_texts
 from unfreeze.errors import DataError, RecipeError, did_you_mean
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
@@ -79,7 +79,10 @@ class Task(ABC):
         modality: ``text``, ``image`` or ``audio``.
         primary_metric: What the summary leads with.
         couples_rows: Whether rows of a batch depend on each other (contrastive losses); such batches are never split.
-        augments: Whether `augment` draws; such rows are not recorded.
+        input_role: The recipe's name for the columns that are read: ``data.text``, ``data.image``.
+        augments: Whether `augment` draws.
+        varies_recorded_rows: Whether it must in every phase, so that none can be recorded; otherwise phases that are
+            recorded see the rows as they are.
         compares_with: Names of the `baselines`, where there are any.
         decodes_labels: Whether answers are label ids, 0/1 vectors or numbers, with `is_wrong` and `name_of`.
         needs_label: Whether training rows must have a label.
@@ -89,9 +92,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     modality: ClassVar[str] = "text"
+    input_role: ClassVar[str] = "text"
     primary_metric: ClassVar[str]
     couples_rows: ClassVar[bool] = False
     augments: ClassVar[bool] = False
+    varies_recorded_rows: ClassVar[bool] = True
     compares_with: ClassVar[tuple[str, ...]] = ()
     decodes_labels: ClassVar[bool] = False
     needs_label: ClassVar[bool] = True
@@ -148,6 +153,24 @@ class Task(ABC):
     @abstractmethod
     def restore_targets(self, stored: Any) -> Any:
         """Targets from their JSON form."""
+
+    def contents(self, table: Table, roles: Roles) -> Iterator[str]:
+        """What each row is about, by which equal rows are found; its normalised form is compared."""
+        return joined_texts(table, roles)
+
+    def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
+        """Rows whose inputs cannot be read, by position, and why: files that are damaged."""
+        return {}
+
+    def longest_input(self, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
+        """The longest input in tokens, and why: what was asked, or what the data needs within the model's limit.
+
+        Raises:
+            RecipeError: E-RECIPE-VALUE, more was asked than the model takes.
+        """
+        from unfreeze.tasks import _text
+
+        return _text.longest_input(self, asked, train, config)
 
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
         """What a hold-out keeps in equal shares, an id a row, (rows,); None: it is drawn plainly."""
@@ -312,6 +335,12 @@ class Task(ABC):
     def shown(self, row: Row) -> str:
         """A row's inputs as a person reads them."""
         return "\n".join(str(row.values[column]) for column in self.roles.text)
+
+    def input_shown(self, example: Example) -> str:
+        """An example's inputs as a person reads them."""
+        from unfreeze.tasks import _text
+
+        return _text.tokens_shown(self.processor, example)
 
     def target_shown(self, target: Any) -> str:
         """An example's target as a person reads it."""

@@ -407,9 +407,15 @@ class Engine:
 
     def _varied(self, position: int, epoch: int) -> Example:
         example = self.source.train.examples[position]
-        if not self.task.augments:
+        if not self.task.augments or not self._varies_rows:
             return example
         return self.task.augment(example, generator(self.settings.seed, "augment", epoch, example.row, example.part))
+
+    @property
+    def _varies_rows(self) -> bool:
+        """As planned, even where a recording was refused: what is trained must not depend on the disk."""
+        index = self.state.phase
+        return index < len(self.phases) and self.phases[index].varies_rows
 
     def _refuse_update(
         self, loss: float, norm: float, batches: Sequence[Batch], optimizer: torch.optim.Optimizer

@@ -62,14 +62,14 @@ class SeenWords:
             trained: Names of all weights that will be trained at some time.
             examples: All that it will be trained on.
         """
+        if not all("input_ids" in e.inputs for e in examples):
+            return None
         table = getattr(model, "get_input_embeddings", lambda: None)()
         if task.augments or type(table) is not nn.Embedding or table.sparse or table.max_norm is not None:
             return None
         names = [n for n, p in model.named_parameters(remove_duplicate=False) if p is table.weight]
         if len(names) != 1 or names[0] not in trained:
             return None  # tied to an output layer, whose gradient reaches every word; or frozen throughout
-        if not all("input_ids" in e.inputs for e in examples):
-            return None
         ids = occurring(task, examples)
         if len(ids) > _LARGEST_SHARE * table.num_embeddings or not _only_looks_up(task, model, table, examples):
             return None

@@ -1,0 +1,112 @@
+"""Picture files to pixels, by one written rule, the same in training, evaluation and service.
+
+- Read are JPEG, PNG, GIF, BMP, WebP and TIFF; others (EPS, SVG, PSD) are never opened.
+- Of several frames or pages the first is taken.
+- EXIF's orientation is applied, so that what a viewer shows upright is upright.
+- Transparent pixels lie on white. Grey, palette, one-bit and CMYK pictures become RGB.
+- Sixteen-bit grey is scaled to eight bits, not clipped; floating-point pictures are refused, having no known range.
+- Pictures beyond `MOST_PIXELS` are refused before they are decoded; truncated ones are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from unfreeze.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+MOST_PIXELS = 50_000_000
+_GROUND = (255, 255, 255)
+
+
+def decode(data: bytes, place: str) -> Image.Image:
+    """An upright RGB picture.
+
+    Args:
+        data: A file's content.
+        place: For messages.
+
+    Raises:
+        DataError: E-DATA-PICTURE.
+    """
+    if not data:
+        raise _refused("the file is empty", place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is judged below
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                what = f"{width:,} x {height:,} pixels are more than the {MOST_PIXELS:,} that are read"
+                raise _refused(what, place)
+            opened.seek(0)
+            opened.load()
+            return _rgb(_upright(opened), place)
+    except DataError:
+        raise
+    except Exception as error:
+        # Trap: Pillow has no class of its own for damaged files; its decoders raise what they meet.
+        kind = _looks_like(data)
+        reason = f"it holds {kind}" if kind else str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _refused(f"the picture cannot be read: {_without_memory_address(reason)}", place) from None
+
+
+def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
+    """A picture as a row keeps one that has no file, as the Hub's data sets do.
+
+    Args:
+        pixels: (height, width, 3) or (height, width), uint8.
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture  # a broken EXIF block says nothing about the pixels
+
+
+def _rgb(picture: Image.Image, place: str) -> Image.Image:
+    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+        grey = np.asarray(picture).astype(np.int64)
+        deep = picture.mode != "I" or int(grey.max(initial=0)) > 255
+        picture = Image.fromarray((grey // 257 if deep else grey).clip(0, 255).astype(np.uint8))
+    elif picture.mode == "F":
+        raise _refused("its pixels are floating-point numbers, whose range is not known", place)
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        seen = picture.convert("RGBA")
+        ground = Image.new("RGBA", seen.size, (*_GROUND, 255))
+        return Image.alpha_composite(ground, seen).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _looks_like(data: bytes) -> str:
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    if head.startswith((b"<svg", b"<?xml")):
+        return "SVG or XML"
+    if head.startswith(b"%!ps"):
+        return "PostScript"
+    return "sound" if head.startswith((b"riff", b"flac", b"id3")) else ""
+
+
+def _without_memory_address(text: str) -> str:
+    return "its format is none of those read" if "cannot identify image file" in text else text
+
+
+def _refused(what: str, place: str) -> DataError:
+    return DataError(
+        "DATA-PICTURE",
+        what,
+        where=place,
+        remedy="correct or remove the file; read are JPEG, PNG, GIF, BMP, WebP and TIFF"
+        "\nor leave out what cannot be read, counted: --set data.drop_broken=true",
+    )

@@ -1,0 +1,131 @@
+"""Folders and tables of pictures: rows, classes, names that lead elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unfreeze.data.sources import read
+from unfreeze.errors import DataError
+
+
+def picture(path: Path, shade: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), (shade, shade, shade)).save(path)
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    for i, name in enumerate(("hat/1.png", "hat/2.jpg", "shoe/deeper/1.png", "shoe/2.png")):
+        picture(tmp_path / "shop" / name, 20 * i)
+    return tmp_path / "shop"
+
+
+def values(table: Any, column: str) -> list[Any]:
+    return [row.values[column] for row in table]
+
+
+def test_class_folders_are_classes_whatever_lies_below_them(shop: Path) -> None:
+    table = read(shop).train
+    assert values(table, "image") == ["hat/1.png", "hat/2.jpg", "shoe/2.png", "shoe/deeper/1.png"]
+    assert values(table, "label") == ["hat", "hat", "shoe", "shoe"]
+    assert table.place(3) == "shoe/deeper/1.png"
+    assert table.row(0).folder == str(shop)
+
+
+def test_a_folder_inside_a_folder_is_unwrapped(shop: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "unpacked"
+    outer.mkdir()
+    shop.rename(outer / "shop")
+    splits = read(outer)
+    assert len(splits.train) == 4
+    assert any("holds the folder shop alone" in note for note in splits.notes)
+
+
+def test_splits_of_class_folders(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        picture(tmp_path / split / "hat" / "1.png")
+        picture(tmp_path / split / "shoe" / "1.png", 7)
+    splits = read(tmp_path)
+    assert [len(table) for table in splits.tables().values()] == [2, 2, 2]
+    assert splits.train.row(0).values["image"] == "train/hat/1.png"
+
+
+def test_metadata_names_the_files_and_says_more(shop: Path) -> None:
+    (shop / "metadata.csv").write_text("file_name,price,label\nhat/2.jpg,12,hats\nshoe/2.png,80,shoes\n")
+    splits = read(shop)
+    assert values(splits.train, "label") == ["hats", "shoes"]
+    assert values(splits.train, "price") == ["12", "80"]
+    assert any("does not name are not used: 2" in note for note in splits.notes)
+    (shop / "metadata.csv").write_text("file_name,price\nhat/2.jpg,12\nshoe/2.png,80\n")
+    assert values(read(shop).train, "label") == ["hat", "shoe"], "the folder, where the table says nothing of classes"
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "/etc/a.png", "file:///a.png", "http://x/a.png", "C:\\a.png", "a\\b.png", "C:a.png"]
+)
+def test_names_that_lead_elsewhere_are_refused(shop: Path, name: str) -> None:
+    (shop / "metadata.csv").write_text(f"file_name,label\n{name},x\n")
+    with pytest.raises(DataError) as caught:
+        read(shop)
+    assert caught.value.code == "DATA-LINK"
+    assert caught.value.where == "metadata.csv:2"
+
+
+def test_files_that_a_table_names_and_that_are_not_there(shop: Path) -> None:
+    (shop / "metadata.csv").write_text("file_name,label\nhat/1.png,x\nhat/none.png,y\n")
+    with pytest.raises(DataError, match="1 of 2 files") as caught:
+        read(shop)
+    assert "metadata.csv:3" in str(caught.value.where)
+    table = shop.parent / "prices.csv"
+    table.write_text("photo,label\nshop/hat/1.png,x\nshop/gone.png,y\n")
+    with pytest.raises(DataError, match="1 of 2 files named in column 'photo'"):
+        read(table)
+
+
+def test_a_table_that_names_pictures(shop: Path) -> None:
+    table = shop.parent / "prices.csv"
+    table.write_text("photo,label\nshop/hat/1.png,x\nshop/shoe/2.png,y\n")
+    found = read(table).train
+    assert found.files is not None
+    assert found.files.columns == ("photo",)
+    assert found.row(0).folder == str(shop.parent)
+    table.write_text("text,label\nsee a.png,x\nsee b.png,y\n")
+    assert read(table).train.files is None, "a sentence about files"
+
+
+def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None:
+    outside = picture(tmp_path / "outside.png")
+    (shop / "hat" / "link.png").symlink_to(outside)
+    with pytest.raises(DataError) as caught:
+        read(shop)
+    assert caught.value.code == "DATA-LINK"
+
+
+def test_boxes_are_no_classes(tmp_path: Path) -> None:
+    picture(tmp_path / "JPEGImages" / "1.png")
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(DataError, match="object detection"):
+        read(tmp_path)
+
+
+def test_the_fingerprint_is_of_the_content(shop: Path) -> None:
+    before = read(shop).train.fingerprint
+    moved = shop.rename(shop.parent / "elsewhere")
+    assert read(moved).train.fingerprint == before
+    picture(moved / "hat" / "1.png", 99)
+    assert read(moved).train.fingerprint != before
+
+
+def test_pictures_as_python_objects() -> None:
+    rows = [{"image": Image.new("RGB", (4, 4), (i, i, i)), "label": "ab"[i % 2]} for i in range(4)]
+    table = read(rows).train
+    assert set(table.row(0).values["image"]) == {"bytes", "path"}
+    assert len(set(table.contents("image"))) == 4
+    again = read([{"image": np.asarray(row["image"]).tobytes(), "label": "a"} for row in rows]).train
+    assert len(set(again.contents("image"))) == 4

@@ -1,0 +1,249 @@
+"""Pictures to classes: the contract, what is recorded, what is varied, damaged files, and what a person gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unfreeze
+from unfreeze.api import TrainedRun
+from unfreeze.data.sources import read
+from unfreeze.errors import DataError, ModelError, RequestError, TaskError
+from unfreeze.preparation import prepare
+from unfreeze.randomness import generator
+from unfreeze.recipe import Recipe
+from unfreeze.tasks.image_classification import ImageClassification
+from unfreeze.testing import ImageArchitecture, check_task, tiny_image_model, tiny_model
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+PER_CLASS = 20
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    return {name: tiny_image_model(folder / name, name) for name in get_args(ImageArchitecture)}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of noisy pictures in one colour each, of several sizes and formats."""
+    root = tmp_path_factory.mktemp("data") / "shop"
+    draw = np.random.default_rng(0)
+    for label, colour in COLOURS.items():
+        (root / label).mkdir(parents=True)
+        for i in range(PER_CLASS):
+            size = (int(draw.integers(20, 60)), int(draw.integers(20, 60)), 3)
+            pixels = np.clip(np.asarray(colour) + draw.normal(0, 30, size), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i}.{('png', 'jpg', 'webp')[i % 3]}")
+    return root
+
+
+def trained(shop: Path, model: Path, folder: Path, *settings: str, schedule: Any = "head") -> TrainedRun:
+    return unfreeze.train(
+        shop, model=str(model), output=folder / "run", schedule=schedule,
+        settings=["train.epochs=8", f"cache.folder={folder / 'cache'}", *settings],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", get_args(ImageArchitecture))
+def test_the_contract_is_kept(models: dict[str, Path], name: str) -> None:
+    assert "gold predictions score perfectly" in check_task(ImageClassification, model=models[name])
+
+
+@pytest.mark.parametrize("name", get_args(ImageArchitecture))
+def test_class_folders_are_recognised_and_learned(
+    shop: Path, models: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    run = trained(shop, models[name], tmp_path, "train.learning_rate=0.02")
+    assert run.plan["task"] == "image-classification"
+    assert run.metrics["eval_accuracy"] > 0.6
+    [recorded] = run.events("recorded")
+    assert recorded.values["boundary"] == "head"
+    planned = sum(p["recorded_bytes"] for p in run.plan["phases"])
+    assert recorded.values["bytes"] == pytest.approx(planned, rel=0.05), "disk as the plan said"
+    compared = {b["name"] for b in json.loads((run.folder / "baselines.json").read_text(encoding="utf-8"))}
+    assert compared == {"majority", "frozen features"}
+    assert "red" in (run.folder / "report.html").read_text(encoding="utf-8")
+    card = (run.model_folder / "README.md").read_text(encoding="utf-8")
+    assert "image-classification" in card
+    assert str(shop) not in card
+
+
+def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    run = trained(shop, models["vit"], tmp_path, "train.epochs=2")
+    file = shop / "red" / "0.png"
+    answers = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
+    assert len({(a.label, round(a.probability or 0, 5)) for a in answers}) == 1
+    with pytest.raises(DataError, match=r"no file 'none\.png'"):
+        run.predict([str(shop / "none.png")])
+    with pytest.raises(DataError, match="not int"):
+        run.predict([7])
+    assert unfreeze.evaluate(run.folder, shop)["eval_samples"] == 3 * PER_CLASS
+    flat = tmp_path / "new"
+    flat.mkdir()
+    for i in range(3):
+        (flat / f"{i}.png").write_bytes((shop / "green" / "0.png").read_bytes())
+    command = [sys.executable, "-m", "unfreeze", "predict", str(run.folder)]
+    subprocess.run([*command, str(flat), "--output", str(tmp_path / "out.csv")], check=True, capture_output=True)
+    lines = (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "image,label,probability"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0.png", "1.png", "2.png"]
+    said = subprocess.run([*command, str(file), str(file)], check=True, capture_output=True, text=True).stdout
+    assert len(said.splitlines()) == 2
+    assert said.startswith(answers[0].label)
+
+
+def test_a_resumed_run_is_the_unbroken_one(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    settings = ["train.checkpoint_steps=3"]
+    whole = trained(shop, models["resnet"], tmp_path / "whole", *settings, schedule="gradual")
+
+    def stop(event: Any) -> bool:
+        return event.kind == "step" and event.step == 20
+
+    with pytest.raises(unfreeze.Interrupted):
+        unfreeze.train(
+            shop, model=str(models["resnet"]), output=tmp_path / "run", schedule="gradual", observers=[stop],
+            settings=["train.epochs=8", f"cache.folder={tmp_path / 'cache'}", *settings],
+        )  # fmt: skip
+    again = unfreeze.resume(tmp_path / "run")
+    one, other = (r.model_folder / "model.safetensors" for r in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+    assert whole.metrics["eval_accuracy"] == again.metrics["eval_accuracy"]
+
+
+class TestVariation:
+    def task(self, shop: Path, model: Path, **options: Any) -> tuple[ImageClassification, list[Any]]:
+        recipe = Recipe.build({"model": str(model), **{f"options.{k}": v for k, v in options.items()}})
+        prepared = prepare(recipe, str(shop))
+        assert isinstance(prepared.task, ImageClassification)
+        return prepared.task, prepared.train_examples
+
+    def test_it_is_drawn_by_the_generator_alone(self, shop: Path, models: dict[str, Path]) -> None:
+        task, examples = self.task(shop, models["vit"])
+        one, same, other = (task.augment(examples[0], generator(0, "a", i)).origin for i in (1, 1, 2))
+        assert one == same != other
+        assert examples[0].origin.crop == (0.0, 0.0, 1.0, 1.0), "the example itself stays as it is"
+        crops = [task.augment(examples[0], generator(0, "b", i)).origin for i in range(200)]
+        areas = [(c.crop[2] - c.crop[0]) * (c.crop[3] - c.crop[1]) for c in crops]
+        assert 0.25 < min(areas) < 0.5, "few rows are varied strongly"
+        assert all(0 <= c.crop[0] < c.crop[2] <= 1.0001 and 0 <= c.crop[1] < c.crop[3] <= 1.0001 for c in crops)
+        assert 60 < sum(c.is_mirrored for c in crops) < 140
+
+    def test_letters_are_not_mirrored(self, shop: Path, models: dict[str, Path]) -> None:
+        task, examples = self.task(shop, models["vit"], mirror=False)
+        assert not any(task.augment(examples[0], generator(0, "c", i)).origin.is_mirrored for i in range(50))
+
+    def test_recorded_phases_see_the_rows_as_they_are(self, shop: Path, models: dict[str, Path]) -> None:
+        plan = unfreeze.plan(shop, model=str(models["resnet"]), settings=["train.epochs=20"])
+        assert [p.varies_rows for p in plan.phases] == [p.boundary is None for p in plan.phases]
+        assert plan.phases[0].boundary == "head"
+        assert plan.phases[0].source_reason.endswith("as they are")
+        always = unfreeze.plan(shop, model=str(models["resnet"]), settings=["options.augmentation=always"])
+        assert all(p.boundary is None and p.varies_rows for p in always.phases)
+        assert "varied at random" in always.phases[0].source_reason
+        none = unfreeze.plan(shop, model=str(models["resnet"]), settings=["options.augmentation=none"])
+        assert not any(p.varies_rows for p in none.phases)
+
+    def test_unknown_ways_are_refused(self) -> None:
+        with pytest.raises(TaskError, match="'auto', 'always' or 'none'"):
+            ImageClassification(augmentation="strong")  # type: ignore[arg-type]
+
+
+class TestRefusals:
+    def test_damaged_files_are_all_named_before_training(
+        self, shop: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        root = tmp_path / "shop"
+        for path in sorted(shop.rglob("*.*")):
+            target = root / path.relative_to(shop)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        (root / "red" / "0.png").write_bytes(b"")
+        (root / "blue" / "3.png").write_bytes((shop / "blue" / "3.png").read_bytes()[:200])
+        with pytest.raises(DataError, match="2 of 60 train rows cannot be read") as caught:
+            unfreeze.plan(root, model=str(models["vit"]))
+        assert "red/0.png" in str(caught.value.where)
+        assert "blue/3.png" in str(caught.value.where)
+        plan = unfreeze.plan(root, model=str(models["vit"]), settings=["data.drop_broken=true"])
+        assert any("2 rows of train that cannot be read were left out" in note for note in plan.data["notes"])
+        assert sum(plan.data["rows"].values()) == 58
+        for path in (root / "blue").iterdir():
+            path.write_bytes(b"")
+        for path in (root / "red").iterdir():
+            path.write_bytes(b"")
+        with pytest.raises(DataError, match="too many to leave out"):
+            unfreeze.plan(root, model=str(models["vit"]), settings=["data.drop_broken=true"])
+
+    def test_a_file_that_changes_while_training_runs(self, shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+        root = tmp_path / "shop"
+        for label in COLOURS:
+            (root / label).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (20, 20), COLOURS[label]).save(root / label / f"{i}.png")
+
+        def spoil(event: Any) -> None:
+            if event.kind == "step" and event.step == 2:
+                for path in root.rglob("*.png"):
+                    Image.new("RGB", (20, 20), (1, 2, 3)).save(path)
+
+        with pytest.raises(DataError, match="has changed") as caught:
+            unfreeze.train(
+                root, model=str(models["vit"]), output=tmp_path / "run", schedule="full", observers=[spoil],
+                settings=["data.validation=0", "train.epochs=4", "baselines=false"],
+            )  # fmt: skip
+        assert caught.value.code == "DATA-CHANGED"
+        with pytest.raises(RequestError, match="not those this run was started with"):
+            unfreeze.resume(tmp_path / "run")
+
+    def test_a_model_of_texts_and_no_model_at_all(self, shop: Path, tmp_path: Path) -> None:
+        texts = tiny_model(tmp_path / "texts")
+        with pytest.raises(ModelError, match="not for pictures"):
+            unfreeze.plan(shop, model=str(texts))
+        with pytest.raises(ModelError, match="name one") as caught:
+            unfreeze.plan(shop)
+        assert "--model" in str(caught.value.remedy)
+
+    def test_pictures_are_no_texts_and_have_no_length(self, shop: Path, models: dict[str, Path]) -> None:
+        with pytest.raises(DataError, match="there is no text"):
+            unfreeze.plan(shop, task="text-classification", model=str(models["vit"]))
+        with pytest.raises(TaskError, match="no length in tokens"):
+            unfreeze.plan(shop, model=str(models["vit"]), settings=["train.max_length=64"])
+
+
+def test_equal_pictures_are_counted_and_stay_together(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "twice"
+    for label in COLOURS:
+        (root / label).mkdir(parents=True)
+        for i in range(10):
+            data = (shop / label / f"{i % 5}.{('png', 'jpg', 'webp')[i % 5 % 3]}").read_bytes()
+            (root / label / f"{i}.png").write_bytes(data)
+    plan = unfreeze.plan(root, model=str(models["vit"]))
+    assert any("pictures that were there before" in warning for warning in plan.warnings)
+    assert not any("too:" in warning for warning in plan.warnings), "none lies on both sides of the split"
+
+
+def test_bytes_in_a_table(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(shop.rglob("*.png"))
+    images = [{"bytes": path.read_bytes(), "path": None} for path in files]
+    table = pa.table({"image": images, "label": [COLOURS_ORDER.index(path.parent.name) for path in files]})
+    pq.write_table(table, tmp_path / "pictures.parquet")
+    found = read(tmp_path / "pictures.parquet").train
+    assert ImageClassification.recognises(found) == "'image' holds pictures"
+    plan = unfreeze.plan(tmp_path / "pictures.parquet", model=str(models["vit"]))
+    assert plan.task == "image-classification"
+
+
+COLOURS_ORDER = sorted(COLOURS)
