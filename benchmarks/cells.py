@@ -30,6 +30,7 @@ from benchmarks import measure
 from benchmarks.material import (
     BUILTIN,
     MINILM,
+    MOBILENET,
     Job,
     data_folder,
     drawn,
@@ -79,6 +80,8 @@ CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
 CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the cell
+# Beside texts: tags of words, answers to questions, pictures; and intents, whose rows have tags, too.
+OTHER_DEFAULTS = (("conll2003", MINILM), ("snips", MINILM), ("squad_v1.1", MINILM), ("clothing_small", MOBILENET))
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
 
@@ -203,6 +206,8 @@ def _defaults() -> Iterator[Cell]:
     for data in DEFAULT_SETS:
         for name, model in (("minilm", MINILM), ("builtin", BUILTIN)):
             yield Cell(f"defaults/{data}/{name}", "defaults", data, model)
+    for data, model in OTHER_DEFAULTS:
+        yield Cell(f"defaults/{data}/{model}", "defaults", data, model)
 
 
 # what each kind does ---------------------------------------------------------------------------------------------

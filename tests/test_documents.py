@@ -46,8 +46,7 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_command_and_snippet_runs(document, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    planted.reviews("reviews.csv", rows=16)
-    planted.reviews("more.csv", rows=20)
+    planted.files(".")
     shutil.copytree(ROOT / "recipes", "recipes")
     for number, block in enumerate(BLOCK.finditer(document.read_text(encoding="utf-8"))):
         if block["reason"]:

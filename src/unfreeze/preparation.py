@@ -302,7 +302,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     division = divide(
         rows,
         strata=task.strata(table, roles),
-        groups=table.column(roles.group) if roles.group else None,
+        groups=table.column(roles.group) if roles.group else task.keeps_together(table, roles),
         duplicates=duplicate_sets(task.contents(table, roles)),
         fraction=fraction,
         test_fraction=test_fraction,

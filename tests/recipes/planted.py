@@ -9,10 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from huggingface_hub import constants
+from PIL import Image
 
 from unfreeze import cli
 from unfreeze.models import loading
-from unfreeze.testing import tiny_model
+from unfreeze.testing import tiny_image_model, tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QUICK = ["--set", "train.epochs=1", "--set", "baselines=false", "--schedule", "head"]
@@ -42,19 +43,54 @@ def unfreeze(*arguments):
 
 
 def plant(monkeypatch, folder):
-    """Make ``builtin:text`` and the Hub's ``bert-base-uncased`` a tiny random model, without a network."""
+    """Make ``builtin:text`` and two models of the Hub tiny random ones, without a network."""
     builtin, cache = Path(folder) / "builtin", Path(folder) / "hub"
     if not builtin.is_dir():
         tiny_model(builtin / "text", texts=texts())
-        repository = cache / "models--bert-base-uncased"
-        tiny_model(repository / "snapshots" / COMMIT, texts=texts(), seed=1)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text(COMMIT)
+        for name, make in {"bert-base-uncased": _texts_model, "microsoft/resnet-50": tiny_image_model}.items():
+            repository = cache / f"models--{name.replace('/', '--')}"
+            make(repository / "snapshots" / COMMIT)
+            (repository / "refs").mkdir()
+            (repository / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr(loading, "_builtin_folder", lambda: builtin)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("UNFREEZE_CACHE", str(Path(folder) / "cache"))
     monkeypatch.setenv("COLUMNS", "100")
+
+
+def _texts_model(folder):
+    tiny_model(folder, texts=texts(), seed=1)
+
+
+def files(folder):
+    """What the documents and recipes speak of, in a folder."""
+    folder = Path(folder)
+    reviews(folder / "reviews.csv", rows=16)
+    reviews(folder / "more.csv", rows=20)
+    names(folder / "names.conll")
+    pictures(folder / "pictures")
+
+
+def names(path, rows=24):
+    """Sentences with a name and a place, a word a line."""
+    people, places = ("Ada", "Grace", "Marie"), ("London", "Oslo", "Rome", "Paris")
+    with open(path, "w", encoding="utf-8") as handle:
+        for i in range(rows):
+            words = {people[i % 3]: "B-PER", "lives": "O", "in": "O", places[i % 4]: "B-LOC", ".": "O"}
+            handle.write("".join(f"{word} {tag}\n" for word, tag in words.items()) + "\n")
+    return Path(path)
+
+
+def pictures(folder, rows=8):
+    """Class folders of small pictures in one colour each."""
+    for label, colour in {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}.items():
+        (Path(folder) / label).mkdir(parents=True)
+        for i in range(rows):
+            Image.new("RGB", (20 + i, 24), tuple(min(255, c + i) for c in colour)).save(
+                Path(folder) / label / f"{i}.png"
+            )
+    return Path(folder)
 
 
 def texts(rows=40):

@@ -72,7 +72,13 @@ def models(tmp_path_factory):
 
 
 def test_there_are_recipes_to_start_from():
-    assert [path.name for path in RECIPES] == ["gradual.yaml", "phases.yaml", "text-classification.yaml"]
+    assert [path.name for path in RECIPES] == [
+        "gradual.yaml",
+        "image-classification.yaml",
+        "phases.yaml",
+        "text-classification.yaml",
+        "token-classification.yaml",
+    ]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
@@ -88,6 +94,7 @@ def test_a_recipe_is_accepted_by_the_schema_and_says_how_to_run_it(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_a_recipe_trains_as_it_stands(path, models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    planted.files(".")
     planted.reviews("reviews.csv", rows=24)
     shutil.copy(path, "recipe.yaml")
     said = planted.unfreeze("train", "recipe.yaml", "--set", "baselines=false", "--json")

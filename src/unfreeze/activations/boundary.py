@@ -217,6 +217,14 @@ def run_to_boundary(model: nn.Module, inputs: dict[str, torch.Tensor]) -> None:
     raise AssertionError("the forward did not reach the boundary")
 
 
+def answers_of(output: Any) -> torch.Tensor:
+    """What a model gives as its answer: its logits; several kinds of them (a span's ends) are stacked."""
+    if getattr(output, "logits", None) is not None:
+        logits: torch.Tensor = output.logits
+        return logits
+    return torch.stack([value for name, value in output.items() if name.endswith("_logits")], dim=-1)
+
+
 def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor]) -> Reads:
     """Which positions of the boundary's input the outputs depend on, by the gradient of the outputs.
 
@@ -236,7 +244,7 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
         return replaced(args, kwargs, tensor, leaf)
 
     with pre_hooks(model, {module: hook}), torch.enable_grad():
-        logits = model(**inputs).logits
+        logits = answers_of(model(**inputs))
         # A random combination: a plain sum of a softmax-like head could cancel to zero.
         weights = torch.linspace(1.0, 2.0, logits.numel(), device=logits.device).reshape(logits.shape)
         (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), entering[0])

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unfreeze.data import squad
 from unfreeze.data.columns import is_known_name
 from unfreeze.data.table import Places, Table, TableBuilder, check_names, shortened
 from unfreeze.errors import DataError
@@ -481,6 +482,10 @@ def _read_json_lines(path: Path, name: str, reading: Reading) -> Table:
 
 def _read_json(path: Path, name: str, reading: Reading) -> Table:
     first = next((line for line in lines_of(path, name, reading) if line.strip()), "")
+    if first.lstrip().startswith("{") and '"paragraphs"' in first[:4096]:
+        value = _parse("".join(lines_of(path, name, reading)), name)
+        if squad.is_squad(value):
+            return squad.rows_of(value, name)
     if not first.lstrip().startswith("["):
         if first.strip() == "{" or _is_one_object(path, name, reading):
             raise DataError(

@@ -38,6 +38,7 @@ LABEL_FILES = tuple(
     for stem in ("labels", "label_names", "label_list", "classes", "class_names", "categories", "intents")
     for suffix in (".txt", ".json")
 )
+_LONGER = re.compile(r"[-_.]")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -267,6 +268,8 @@ def _split_entries(root: Path, entries: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for split, names in SPLIT_NAMES.items():
         group = [e for e in entries if _split_stem(e) in names and (e.is_dir() or _is_table(e))]
+        # train-v1.1.json, dev_2020.csv: where no file has the plain name.
+        group = group or [e for e in entries if _is_table(e) and _LONGER.split(_split_stem(e), maxsplit=1)[0] in names]
         if len(group) > 1 and not all(_SHARD.search(entry.stem) for entry in group):
             raise DataError(
                 "DATA-FORMAT",

@@ -11,6 +11,7 @@ ClassificationState    counts of (true, predicted) cells   bootstrap by multinom
 MultiLabelState        sums a label, score histograms      streamed Poisson bootstrap
 RegressionState        sums of powers                      streamed Poisson bootstrap
 SpanState              sums a type of span                 streamed Poisson bootstrap
+AnswerState            sums of exact match and F1          streamed Poisson bootstrap
 PairedState            joint counts of two systems         bootstrap of the difference; Student's for numbers
 =====================  ==================================  =====================================================
 
@@ -30,6 +31,7 @@ Example:
     0.75
 """
 
+from unfreeze.metrics.answers import AnswerState
 from unfreeze.metrics.classification import CALIBRATION_BINS, ClassificationState
 from unfreeze.metrics.multilabel import MultiLabelState
 from unfreeze.metrics.paired import Difference, PairedState
@@ -40,6 +42,7 @@ from unfreeze.metrics.spans import SpanState
 __all__ = [
     "CALIBRATION_BINS",
     "REPLICATES",
+    "AnswerState",
     "ClassificationState",
     "Difference",
     "MultiLabelState",

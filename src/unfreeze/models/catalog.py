@@ -23,7 +23,7 @@ class CatalogEntry:
         task_kinds: Tasks it is good for, named as on the Hub.
         parameters_millions: Weights of the backbone, in millions.
         download_mb: Size of its safetensors file, in megabytes (1e6 bytes).
-        language: ISO 639-1 code, or "multilingual".
+        language: ISO 639-1 code, or "multilingual"; empty where the model reads no language.
         licence: SPDX identifier.
         why: When to choose it, one line.
     """
@@ -37,6 +37,7 @@ class CatalogEntry:
     why: str
 
 
+_IMAGE = ("image-classification",)
 _TEXT = ("text-classification", "token-classification", "question-answering", "fill-mask")
 
 # Only models whose repository holds safetensors: microsoft/deberta-v3-base, else a natural choice, has pickles alone.
@@ -67,6 +68,24 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
         "answerdotai/ModernBERT-base", _TEXT, 149, 599, "en", "Apache-2.0", "texts of up to 8192 tokens, and code"
     ),
     CatalogEntry("xlm-roberta-base", _TEXT, 278, 1116, "multilingual", "MIT", "a hundred languages in one model"),
+    CatalogEntry(
+        "microsoft/resnet-50",
+        _IMAGE,
+        25.6,
+        102,
+        "",
+        "Apache-2.0",
+        "the convolutional network that papers compare with; quick on a CPU",
+    ),
+    CatalogEntry(
+        "google/vit-base-patch16-224",
+        _IMAGE,
+        86.6,
+        346,
+        "",
+        "Apache-2.0",
+        "a transformer for pictures, stronger where there is a GPU",
+    ),
 )
 
 _STRONGER = {"text": "roberta-base"}

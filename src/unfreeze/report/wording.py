@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 # Shown as percentages, their differences as points.
-SHARES = frozenset(
-    {"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"}
-) | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
+SHARES = (
+    frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
+    | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
+    | {*("answer_f1", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")}
+)
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "ece", "mse", "rmse", "mae", "perplexity"})
 METRIC_NAMES = {
     "overall_f1": "F1 of spans",
@@ -24,6 +26,10 @@ METRIC_NAMES = {
     "overall_recall": "recall of spans",
     "overall_accuracy": "words right",
     "row_accuracy": "rows with all spans right",
+    "answer_f1": "F1 of answers' words",
+    "has_answer_f1": "F1 where there is an answer",
+    "has_answer_exact_match": "exact match where there is an answer",
+    "no_answer_accuracy": "right that there is no answer",
     "ece": "calibration error",
     "f1": "macro F1",
     "f1_micro": "micro F1",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -171,6 +171,10 @@ class Task(ABC):
         from unfreeze.tasks import _text
 
         return _text.longest_input(self, asked, train, config)
+
+    def keeps_together(self, table: Table, roles: Roles) -> Sequence[Hashable] | None:
+        """A value for each row; rows of equal values stay on one side of a split, beside the user's groups."""
+        return None
 
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
         """What a hold-out keeps in equal shares, an id a row, (rows,); None: it is drawn plainly."""
