@@ -96,7 +96,7 @@ class AnswerState(SummedState):
 
     def _undefined(self) -> dict[str, str]:
         answerable, rows = float(self._sums["answerable"][0]), float(self._sums["rows"][0])
-        found = {}
+        found: dict[str, str] = {}
         if answerable == 0:
             found |= dict.fromkeys(("has_answer_exact_match", "has_answer_f1"), "no question has an answer")
         if answerable == rows:

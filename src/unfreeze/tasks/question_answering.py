@@ -53,7 +53,7 @@ class QuestionSpace:
         return {"has_unanswerable": self.has_unanswerable, "threshold": self.threshold}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Window:
     """What an example knows of the piece of the text that it shows.
 
@@ -70,6 +70,13 @@ class _Window:
     answers: tuple[str, ...] | None
     span: tuple[int, int]
     windows: int
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Window) and all(
+            np.array_equal(mine, theirs) for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -158,7 +165,10 @@ class QuestionAnswering(Task):
                 what = f"a question and a text are read, {len(texts)} columns were named"
                 raise DataError("DATA-COLUMN", what, remedy="--set 'data.text=[question, context]'")
         else:
-            texts = [_column(table, QUESTION_NAMES, "question"), _column(table, CONTEXT_NAMES, "text to read")]
+            texts = [
+                _column(table.columns, QUESTION_NAMES, "question", "text"),
+                _column(table.columns, CONTEXT_NAMES, "text to read", "text"),
+            ]
             reasons["text"] = f"'{texts[0]}' is asked of '{texts[1]}'"
         label = asked.label if asked else None
         if label is not None and not isinstance(label, str):
@@ -166,7 +176,7 @@ class QuestionAnswering(Task):
         if label is not None:
             check_named(table, "label", label)
         elif needs_label:
-            label = _column([n for n in table.columns if n not in texts], ANSWER_NAMES, "answer", table)
+            label = _column([n for n in table.columns if n not in texts], ANSWER_NAMES, "answer", "label")
             reasons["label"] = f"'{label}' holds the answers"
         group = asked.group if asked else None
         if group is not None:
@@ -399,15 +409,12 @@ class QuestionAnswering(Task):
 _HEAD: dict[str, Any] = {"n_labels": 2, "problem_type": None, "id2label": {0: "LABEL_0", 1: "LABEL_1"}}
 
 
-def _column(where: Table | Sequence[str], names: Sequence[str], what: str, table: Table | None = None) -> str:
-    columns = list(where) if table is not None else list(where.columns)  # type: ignore[union-attr]
+def _column(columns: Sequence[str], names: Sequence[str], what: str, role: str) -> str:
     found = next((c for name in names for c in columns if c.casefold() == name), None)
     if found is None:
-        role = "label" if what == "answer" else "text"
         value = "COLUMN" if role == "label" else "'[QUESTION, TEXT]'"
-        raise DataError(
-            "DATA-COLUMN", f"no column holds the {what}: {', '.join(columns)}", remedy=f"--set data.{role}={value}"
-        )
+        what = f"no column holds the {what}: {', '.join(columns)}"
+        raise DataError("DATA-COLUMN", what, remedy=f"--set data.{role}={value}")
     return found
 
 
