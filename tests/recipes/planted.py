@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def files(folder):
     reviews(folder / "more.csv", rows=20)
     names(folder / "names.conll")
     pictures(folder / "pictures")
+    questions(folder / "questions.jsonl")
 
 
 def names(path, rows=24):
@@ -79,6 +81,17 @@ def names(path, rows=24):
         for i in range(rows):
             words = {people[i % 3]: "B-PER", "lives": "O", "in": "O", places[i % 4]: "B-LOC", ".": "O"}
             handle.write("".join(f"{word} {tag}\n" for word, tag in words.items()) + "\n")
+    return Path(path)
+
+
+def questions(path, rows=24):
+    """Where somebody lives, asked of a sentence that says so."""
+    people, places = ("Ada", "Grace", "Marie"), ("London", "Oslo", "Rome", "Paris")
+    with open(path, "w", encoding="utf-8") as handle:
+        for i in range(rows):
+            name, place = people[i % 3], places[i % 4]
+            row = {"question": f"Where does {name} live?", "context": f"{name} lives in {place}, {i}."}
+            handle.write(json.dumps({**row, "answers": [place]}) + "\n")
     return Path(path)
 
 

@@ -52,7 +52,7 @@ def decode(data: bytes, place: str) -> Image.Image:
         # Trap: Pillow has no class of its own for damaged files; its decoders raise what they meet.
         kind = _looks_like(data)
         reason = f"it holds {kind}" if kind else str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _refused(f"the picture cannot be read: {_without_memory_address(reason)}", place) from None
+        raise _refused(_without_memory_address(reason), place) from None
 
 
 def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
@@ -105,7 +105,7 @@ def _without_memory_address(text: str) -> str:
 def _refused(what: str, place: str) -> DataError:
     return DataError(
         "DATA-PICTURE",
-        what,
+        f"the picture cannot be read: {what}",
         where=place,
         remedy="correct or remove the file; read are JPEG, PNG, GIF, BMP, WebP and TIFF"
         "\nor leave out what cannot be read, counted: --set data.drop_broken=true",
