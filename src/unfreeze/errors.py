@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "DATA-CHANGED": "a file was changed while a run reads it",
     "DATA-PICTURE": "a picture that cannot be read",
     "DATA-ROW": "a row is broken",
+    "DATA-SOUND": "a recording that cannot be read",
     "DATA-SPLIT": "the rows cannot be divided as asked",
     "DATA-TEXT": "a text column without text",
     "DATA-UNREADABLE": "a file or folder that cannot be opened",

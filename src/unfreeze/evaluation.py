@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfreeze.activations.boundary import entering_head
 from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
 from unfreeze.machine import in_smaller_parts
-from unfreeze.models.layers import backbone_of, device_of
+from unfreeze.models.layers import LayerGroups, backbone_of, device_of
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
 
@@ -197,14 +198,19 @@ def predict_rows(
 def features_of(
     model: torch.nn.Module, task: Task, examples: Sequence[Example], *, budget_tokens: int = 8192
 ) -> np.ndarray:
-    """Mean over the tokens, or places, of the backbone's last hidden state, (examples, width) float32."""
+    """Mean over the tokens, or places, of the backbone's last hidden state, (examples, width) float32.
+
+    Of a model whose backbone is no module of its own (Whisper's encoder) it is what enters the head.
+    """
     model.eval()
     backbone = backbone_of(model)
+    groups = LayerGroups.of(model) if backbone is model else None
     found: list[np.ndarray | None] = [None] * len(examples)
     for part in length_batches([e.length for e in examples], budget_tokens):
         batch = task.collate([examples[i] for i in part]).to(device_of(model))
         with torch.inference_mode():
-            hidden = backbone(**batch.inputs)[0].float()
+            hidden = backbone(**batch.inputs)[0] if groups is None else entering_head(groups, model, batch.inputs)
+            hidden = hidden.float()
         pooled = _mean_over_places(hidden, batch.inputs.get("attention_mask"))
         for position, vector in zip(part, pooled.cpu().numpy(), strict=True):
             found[position] = vector
@@ -213,6 +219,8 @@ def features_of(
 
 def _mean_over_places(hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """(batch, width) of (batch, length, width) without padding, or of feature maps (batch, width, height, width)."""
+    if hidden.ndim == 2:
+        return hidden
     if hidden.ndim == 4:
         return hidden.mean(dim=(2, 3))
     if mask is None:

@@ -64,6 +64,7 @@ HUGGING_FACE_NAMES = {
     "text_column": "data.text",
     "text_column_name": "data.text",
     "image_column_name": "data.image",
+    "audio_column_name": "data.audio",
     "label_column": "data.label",
     "label_column_name": "data.label",
     "dataset_name": "data.source",
@@ -106,6 +107,7 @@ class DataRecipe(_Section):
     source: str | None = Field(default=None, description="a file, a folder or a Hub id")
     text: str | Names | None = Field(default=None, description="the column, or columns, with the text")
     image: str | None = Field(default=None, description="the column that names, or holds, the pictures")
+    audio: str | None = Field(default=None, description="the column that names, or holds, the recordings")
     label: str | Names | None = Field(default=None, description="the column with the label, or several 0/1 columns")
     group: str | None = Field(
         default=None, description="rows of one group (speaker, patient) stay on one side of a split"
@@ -120,7 +122,7 @@ class DataRecipe(_Section):
         default=False, description="leave out rows without a label, counted, instead of stopping"
     )
     drop_broken: YesNo = Field(
-        default=False, description="leave out pictures that cannot be read, counted, instead of stopping"
+        default=False, description="leave out files that cannot be read, counted, instead of stopping"
     )
 
 

@@ -40,6 +40,7 @@ from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
 Architecture = Literal["bert", "roberta", "electra", "distilbert", "modernbert", "llama", "gpt2"]
 ImageArchitecture = Literal["vit", "resnet"]
+AudioArchitecture = Literal["wav2vec2", "whisper"]
 DECODERS = ("llama", "gpt2")
 TEXTS = (
     "Works as promised. It broke on the second day, and nobody answers the phone.",
@@ -126,6 +127,68 @@ def tiny_image_model(
     with seeded(seed, "tiny image model"), quiet():
         transformers.AutoModelForImageClassification.from_config(config).save_pretrained(path)
         transformers.ViTImageProcessorPil(size={"height": pixels, "width": pixels}).save_pretrained(path)
+    return path
+
+
+def tiny_audio_model(
+    folder: str | Path, architecture: AudioArchitecture = "wav2vec2", *, seed: int = 0, **changes: Any
+) -> Path:
+    """Write a random classifier of sound, with its feature extractor (16 kHz), in Hugging Face layout.
+
+    Args:
+        folder: Is made; a model that is there is replaced.
+        architecture: One that reads samples, or one that reads a spectrogram.
+        seed: Of the weights.
+        **changes: Of the configuration.
+
+    Returns:
+        The folder.
+    """
+    import transformers
+
+    sizes: dict[str, dict[str, Any]] = {
+        "wav2vec2": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "conv_dim": (16, 16, 16),
+            "conv_kernel": (10, 8, 4),
+            "conv_stride": (10, 8, 4),
+            "num_conv_pos_embeddings": 8,
+            "num_conv_pos_embedding_groups": 2,
+            "classifier_proj_size": 16,
+            "layerdrop": 0.0,
+            "initializer_range": 0.1,
+        },
+        "whisper": {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "num_mel_bins": 16,
+            "max_source_positions": 50,
+            "classifier_proj_size": 16,
+            "vocab_size": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+            "init_std": 0.1,
+        },
+    }
+    extractors = {
+        "wav2vec2": lambda: transformers.Wav2Vec2FeatureExtractor(),
+        "whisper": lambda: transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1),
+    }
+    path = Path(folder)
+    config = transformers.AutoConfig.for_model(architecture, **{**sizes[architecture], **changes})
+    with seeded(seed, "tiny audio model"), quiet():
+        transformers.AutoModelForAudioClassification.from_config(config).save_pretrained(path)
+        extractors[architecture]().save_pretrained(path)
     return path
 
 
@@ -271,7 +334,8 @@ def check_task(
         task_class: A subclass of `Task` at the top level of an importable module.
         rows: Four or so labelled rows; default: the task's `sample_rows`. The first must not be the only one of its
             class.
-        model: A folder; default: a tiny BERT that knows the words of the rows, or a tiny ViT for pictures.
+        model: A folder; default: a tiny BERT that knows the words of the rows; a tiny ViT for pictures, a tiny wav2vec
+            2.0 for sound.
         recipe: Further recipe keys: ``{"data.label": ["toxic", "rude"], "options.label_smoothing": 0.1}``.
 
     Returns:
@@ -286,6 +350,8 @@ def check_task(
     with tempfile.TemporaryDirectory() as scratch:
         if model is None and task_class.modality == "image":
             model = tiny_image_model(Path(scratch) / "tiny")
+        elif model is None and task_class.modality == "audio":
+            model = tiny_audio_model(Path(scratch) / "tiny")
         elif model is None:
             words = [str(value) for row in given for value in row.values()]
             model = tiny_model(Path(scratch) / "tiny", texts=[*TEXTS, *words])

@@ -69,9 +69,8 @@ class TestSpans:
         words = " ".join(["rain falls and"] * 20)
         context = f"{words} Ada sleeps. {words}"
         task = bound(model, ROWS, max_length=32, stride=8)
-        examples = task.encode(
-            Row(0, {"question": "Who is it?", "context": context, "answers": ["Ada"]}, "x:1"), train=True
-        )
+        row = {"question": "Who is it?", "context": context, "answers": ["Ada"]}
+        examples = task.encode(Row(0, row, "x:1"), train=True)
         assert len(examples) > 3
         assert [e.part for e in examples] == list(range(len(examples)))
         held = [e for e in examples if e.target.span != (0, 0)]
@@ -156,7 +155,10 @@ class TestScores:
 def test_trained_it_answers_and_says_where_there_is_none(model: Path, tmp_path: Path) -> None:
     run = unfreeze.train(
         SOME_WITHOUT, model=str(model), output=tmp_path / "run", schedule="full",
-        settings=["train.epochs=60", "train.learning_rate=1e-2", "train.early_stopping=false", f"cache.folder={tmp_path / 'cache'}"],
+        settings=[
+            "train.epochs=60", "train.learning_rate=1e-2", "train.early_stopping=false",
+            f"cache.folder={tmp_path / 'cache'}",
+        ],
     )  # fmt: skip
     assert run.plan["task"] == "question-answering", "it is seen from the columns"
     assert run.metrics["eval_answer_f1"] > 0.5

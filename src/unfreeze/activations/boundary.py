@@ -105,6 +105,19 @@ def _first_after_the_layers(groups: LayerGroups, model: nn.Module, inputs: dict[
     return after[0][0] if after else None
 
 
+def entering_head(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What enters the head in a forward of these inputs.
+
+    Args:
+        model: In eval mode.
+    """
+    module = entry_module(groups, model, HEAD, inputs)
+    assert module is not None, "no module of this model is entered at the head"
+    with capturing(model, [Boundary(HEAD, module, (), "row", ())]) as found:
+        run_to_boundary(model, inputs)
+    return next(iter(found.values()))
+
+
 def numbers_entering(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
     """How many numbers of each row enter each group, in a forward of these inputs; without groups that have no entry.
 

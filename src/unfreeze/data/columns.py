@@ -236,7 +236,7 @@ def _refuse_files(table: Table) -> None:
     for kind in FILE_NOUNS:
         columns = file_columns(table, kind)
         if columns and len(columns) >= len(table.columns) - 1:
-            remedy = "--task image-classification" if kind == "image" else "tasks on sound come in a later version"
+            remedy = f"--task {kind}-classification"
             what = f"column {columns[0]!r} holds {FILE_NOUNS[kind]}, and there is no text"
             raise DataError("DATA-TEXT", what, where=table.place(0), remedy=remedy)
 

@@ -531,8 +531,8 @@ def _from_rows(rows: Sequence[Any], name: str) -> Table:
     return builder.finish()
 
 
-def plain_picture(item: Any, place: str) -> Any:
-    """A picture as a row keeps it: the name of a file, or its bytes as the Hub's data sets have them.
+def plain_file(item: Any, place: str, noun: str) -> Any:
+    """A picture or a recording as a row keeps it: a file's name, or its bytes as the Hub's data sets have them.
 
     Raises:
         DataError: E-DATA-ROW.
@@ -544,8 +544,8 @@ def plain_picture(item: Any, place: str) -> Any:
         return {"bytes": value, "path": None}
     if isinstance(value, Mapping) and "bytes" in value:
         return value
-    raise DataError("DATA-ROW", f"a picture is a file's name, its bytes or a PIL.Image, not {type(item).__name__}",
-                    where=place)  # fmt: skip
+    given = type(item).__name__
+    raise DataError("DATA-ROW", f"a {noun} is a file's name, its bytes or an object of it, not {given}", where=place)
 
 
 def _plain(value: Any) -> Any:

@@ -56,7 +56,7 @@ def build_classifier(
     assert sorted(id2label) == list(range(n_labels)), "id2label must name the outputs 0 to n_labels - 1"
     seed = int(torch.randint(2**62, (1,)).item())
     kind = auto_class.__name__.removeprefix("AutoModelFor")
-    kept = keep_head and _has_same_head(config, kind, problem_type, id2label)
+    kept = keep_head and _has_same_head(config, auto_class, problem_type, id2label)
     wanted = classifier_config(config, n_labels=n_labels, problem_type=problem_type, id2label=id2label)
     check_modality(auto_class, config, source.name)
     if kind == "SequenceClassification":
@@ -124,8 +124,11 @@ def _initialise_own(module: nn.Module, std: float, generator: torch.Generator | 
             parameter.normal_(0.0, std, generator=generator)
 
 
-def _has_same_head(config: Any, kind: str, problem_type: ProblemType | None, id2label: Mapping[int, str]) -> bool:
-    is_classifier = any(kind in name for name in config.architectures or [])
+def _has_same_head(config: Any, auto_class: Any, problem_type: ProblemType | None, id2label: Mapping[int, str]) -> bool:
+    # Trap: the class need not be called like the task: wav2vec 2.0 classifies sound ForSequenceClassification.
+    kind = auto_class.__name__.removeprefix("AutoModelFor")
+    own = getattr(auto_class._model_mapping.get(type(config), None), "__name__", kind)
+    is_classifier = any(name == own or kind in name for name in config.architectures or [])
     stored = {int(number): label for number, label in (config.id2label or {}).items()}
     return is_classifier and stored == dict(id2label) and getattr(config, "problem_type", None) in (None, problem_type)
 

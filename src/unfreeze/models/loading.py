@@ -378,6 +378,37 @@ def load_image_processor(source: ModelSource, *, allow_remote_code: bool = False
         raise ModelError("PROCESSOR", what, where=str(folder), remedy=remedy) from error
 
 
+def load_feature_extractor(source: ModelSource, *, allow_remote_code: bool = False) -> Any:
+    """What brings sound into a model's form, without torchaudio.
+
+    Raises:
+        ModelError: E-PROCESSOR, it is missing or damaged, or says no rate; E-MODEL-MODALITY, the model does not read
+            sound; E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
+    """
+    folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
+    config = load_config(source, allow_remote_code=allow_remote_code)
+    fits = _kinds_of(config)
+    if fits and not any(kind in ("audio", "speech") for kind in fits):
+        what = f"a {config.model_type} model is one for {fits[0]}, not for sound"
+        raise ModelError(
+            "MODEL-MODALITY", what, where=source.name, remedy="choose a model of the modality of your data"
+        )
+    if (folder / _PROCESSOR_FILE).is_file():
+        _check_remote_code(source, folder, _PROCESSOR_FILE, allow_remote_code)
+    remedy = f"copy {_PROCESSOR_FILE} of the model that these weights were trained from into the folder"
+    try:
+        with quiet():
+            extractor = transformers.AutoFeatureExtractor.from_pretrained(
+                folder, trust_remote_code=allow_remote_code, local_files_only=True
+            )
+    except Exception as error:
+        what = f"the feature extractor cannot be loaded: {_first_line(error)}"
+        raise ModelError("PROCESSOR", what, where=str(folder), remedy=remedy) from error
+    if not getattr(extractor, "sampling_rate", None):
+        raise ModelError("PROCESSOR", "the feature extractor says no sampling rate", where=str(folder), remedy=remedy)
+    return extractor
+
+
 _PROCESSOR_FILE = "preprocessor_config.json"
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from unfreeze.data.columns import Roles, file_columns, guess_file_roles
+from unfreeze.data.pictures import decode
 from unfreeze.errors import DataError, TaskError
 from unfreeze.tasks import _image
 from unfreeze.tasks._classification import ClassificationTask
+from unfreeze.tasks._files import unreadable
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class ImageClassification(ClassificationTask):
 
     def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
         (column,) = roles.text
-        return _image.unreadable(table, column)
+        return unreadable(table, column, "picture", decode)
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -116,10 +118,10 @@ class ImageClassification(ClassificationTask):
 
     def row_values(self, item: Any, place: str) -> dict[str, Any]:
         """A file, its bytes, or a picture of Pillow's."""
-        from unfreeze.data.sources import plain_picture
+        from unfreeze.data.sources import plain_file
 
         (column,) = self.roles.text
-        return {column: plain_picture(item, place)}
+        return {column: plain_file(item, place, "picture")}
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         (column,) = self.roles.text

@@ -1,0 +1,112 @@
+"""Sound to model inputs: what tasks on audio share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from unfreeze.data.sounds import decode
+from unfreeze.tasks._files import FileSource, in_threads
+from unfreeze.types import Example
+
+# A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
+TOKENS_PER_SECOND = 50
+# SpecAugment's masks (Park et al. 2019, arXiv 1904.08779, section 2), as shares of the time and of the mel bands.
+TIME_MASKS, LONGEST_TIME_MASK = 2, 0.1
+BAND_MASKS, WIDEST_BAND_MASK = 2, 0.15
+LARGEST_GAIN_DB = 6.0
+
+Mask = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where an example's samples come from, and how they are varied.
+
+    Attributes:
+        file: The content.
+        seconds: Its length.
+        start: Where the part that is used begins, in seconds.
+        gain_db: By how much it is louder.
+        time_masks, band_masks: Stretches that are silenced, first and last as shares.
+    """
+
+    file: FileSource
+    seconds: float
+    start: float = 0.0
+    gain_db: float = 0.0
+    time_masks: tuple[Mask, ...] = ()
+    band_masks: tuple[Mask, ...] = ()
+
+    def samples(self, rate: int, seconds: float) -> np.ndarray:
+        """So many seconds at a rate, (samples,) float32; what is shorter is followed by silence.
+
+        Raises:
+            DataError: E-DATA-SOUND; E-DATA-CHANGED, E-DATA-MISSING.
+        """
+        wanted = round(seconds * rate)
+        found = decode(self.file.read(), self.file.place, rate, start=self.start, seconds=seconds)[:wanted]
+        whole = np.zeros(wanted, dtype=np.float32)
+        whole[: len(found)] = found
+        if self.gain_db:
+            whole *= 10 ** (self.gain_db / 20)
+        for first, last in self.time_masks:
+            whole[int(first * wanted) : int(last * wanted)] = 0
+        return whole
+
+
+def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) -> dict[str, torch.Tensor]:
+    """``input_values`` (batch, samples) or ``input_features`` (batch, ...), all of one length.
+
+    No attention mask goes with them: recordings of all lengths are brought to the same one, so that what a model
+    answers does not depend on the others in the batch (some, such as wav2vec2-base, would let padding through).
+    """
+    rate = int(processor.sampling_rate)
+    samples = in_threads(lambda example: example.origin.samples(rate, seconds), examples)
+    made = processor(samples, sampling_rate=rate, return_tensors="pt")
+    inputs = {name: tensor for name, tensor in made.items() if name in ("input_values", "input_features")}
+    for name, tensor in inputs.items():
+        if tensor.ndim == 3 and any(example.origin.band_masks for example in examples):
+            inputs[name] = _without_bands(tensor, [example.origin.band_masks for example in examples])
+    return inputs
+
+
+def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]]) -> torch.Tensor:
+    """Mel bands set to the recording's mean; they are the shorter of the two axes, (batch, time, bands) or turned."""
+    bands = 2 if features.shape[2] < features.shape[1] else 1
+    count, masked = features.shape[bands], features.clone()
+    for i, stretches in enumerate(masks):
+        for first, last in stretches:
+            place = slice(int(first * count), int(last * count))
+            target = masked[i, :, place] if bands == 2 else masked[i, place, :]
+            target.fill_(float(features[i].mean()))
+    return masked
+
+
+def varied(example: Example, seconds: float, generator: np.random.Generator) -> Example:
+    """Another part of a recording that is longer than what is used, another loudness, masked stretches and bands."""
+    recording: Recording = example.origin
+    room = max(0.0, recording.seconds - seconds)
+    return replace(
+        example,
+        origin=replace(
+            recording,
+            start=float(generator.uniform(0, room)) if room else 0.0,
+            gain_db=float(generator.uniform(-LARGEST_GAIN_DB, LARGEST_GAIN_DB)),
+            time_masks=_masks(TIME_MASKS, LONGEST_TIME_MASK, generator),
+            band_masks=_masks(BAND_MASKS, WIDEST_BAND_MASK, generator),
+        ),
+    )
+
+
+def _masks(count: int, longest: float, generator: np.random.Generator) -> tuple[Mask, ...]:
+    found = []
+    for _ in range(count):
+        length = float(generator.uniform(0, longest))
+        first = float(generator.uniform(0, 1 - length))
+        found.append((first, first + length))
+    return tuple(found)

@@ -1,0 +1,149 @@
+"""Recordings to classes: the contract, lengths, what is varied, groups, damaged files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import unfreeze
+from unfreeze.errors import DataError, ModelError, TaskError
+from unfreeze.preparation import prepare
+from unfreeze.randomness import generator
+from unfreeze.recipe import Recipe
+from unfreeze.tasks.audio_classification import AudioClassification
+from unfreeze.testing import AudioArchitecture, check_task, tiny_audio_model, tiny_model
+
+PITCHES = {"high": 2000, "low": 150}
+PER_CLASS = 24
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    return {name: tiny_audio_model(folder / name, name) for name in get_args(AudioArchitecture)}
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of noisy tones by four speakers, of several rates, lengths and formats, with metadata."""
+    root, draw = tmp_path_factory.mktemp("data") / "calls", np.random.default_rng(0)
+    lines = ["file_name,label,speaker"]
+    for label, pitch in PITCHES.items():
+        (root / label).mkdir(parents=True)
+        for i in range(PER_CLASS):
+            rate = (8000, 16000, 22050)[i % 3]
+            time = np.arange(int(rate * draw.uniform(0.4, 0.9))) / rate
+            samples = 0.4 * np.sin(2 * np.pi * pitch * draw.uniform(0.9, 1.1) * time) + draw.normal(0, 0.02, len(time))
+            name = f"{label}/{i}.{('wav', 'flac')[i % 2]}"
+            soundfile.write(root / name, samples, rate)
+            lines.append(f"{name},{label},{'ABCD'[i % 4]}")
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("name", get_args(AudioArchitecture))
+def test_the_contract_is_kept(models: dict[str, Path], name: str) -> None:
+    assert "gold predictions score perfectly" in check_task(AudioClassification, model=models[name])
+
+
+@pytest.mark.parametrize("name", get_args(AudioArchitecture))
+def test_class_folders_are_recognised_and_learned(
+    calls: Path, models: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    run = unfreeze.train(
+        calls, model=str(models[name]), output=tmp_path / "run", schedule="head",
+        settings=["train.epochs=12", "train.learning_rate=0.02", f"cache.folder={tmp_path / 'cache'}"],
+    )  # fmt: skip
+    assert run.plan["task"] == "audio-classification"
+    assert run.metrics["eval_accuracy"] > 0.7
+    assert [e.values["boundary"] for e in run.events("recorded")] == ["head"]
+    file = calls / "low" / "0.wav"
+    answers = run.predict([str(file), file.read_bytes()])
+    assert answers[0].label == answers[1].label
+    assert (run.model_folder / "preprocessor_config.json").is_file()
+    assert (run.folder / "report.html").is_file()
+
+
+def test_a_resumed_run_is_the_unbroken_one(calls: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    def go(output: Path, *observers: Any) -> Any:
+        return unfreeze.train(
+            calls, model=str(models["wav2vec2"]), output=output, schedule="gradual", observers=observers,
+            settings=["train.epochs=4", f"cache.folder={output}-cache", "train.checkpoint_steps=3"],
+        )  # fmt: skip
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(unfreeze.Interrupted):
+        go(tmp_path / "run", lambda event: event.kind == "step" and event.step == 10)
+    again = unfreeze.resume(tmp_path / "run")
+    one, other = (r.model_folder / "model.safetensors" for r in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def prepared(calls: Path, model: Path, **settings: Any) -> Any:
+    return prepare(Recipe.build({"model": str(model), **settings}), str(calls))
+
+
+def test_every_recording_is_brought_to_one_length(calls: Path, models: dict[str, Path]) -> None:
+    found = prepared(calls, models["wav2vec2"])
+    assert found.max_length_reason.startswith("0.9 s: 95 % of the recordings")
+    batch = found.task.collate(found.train_examples[:3])
+    assert batch.inputs["input_values"].shape == (3, round(0.9 * 16000))
+    assert "attention_mask" not in batch.inputs
+    named = prepared(calls, models["wav2vec2"], **{"options.seconds": 0.5})
+    assert "are cut" in named.max_length_reason
+    assert any(e.is_cut for e in named.train_examples)
+    features = prepared(calls, models["whisper"])
+    assert features.task.collate(features.train_examples[:2]).inputs["input_features"].shape == (2, 16, 100)
+
+
+def test_variation_is_drawn_by_the_generator_alone(calls: Path, models: dict[str, Path]) -> None:
+    found = prepared(calls, models["whisper"], **{"options.seconds": 0.5})
+    example = max(found.train_examples, key=lambda e: e.origin.seconds)
+    drawn = [found.task.augment(example, generator(0, "a", i)).origin for i in range(60)]
+    assert drawn[1] == found.task.augment(example, generator(0, "a", 1)).origin
+    assert max(d.start for d in drawn) <= example.origin.seconds - 0.5 + 1e-9
+    assert max(d.start for d in drawn) > 0
+    assert all(-6 <= d.gain_db <= 6 and len(d.band_masks) == 2 for d in drawn)
+    plain = found.task.collate([example]).inputs["input_features"]
+    varied = found.task.collate([found.task.augment(example, generator(0, "a", 3))]).inputs["input_features"]
+    assert not torch.equal(plain, varied)
+    assert plain.shape == varied.shape
+
+
+def test_a_speaker_is_pointed_out_and_kept_on_one_side_where_named(calls: Path, models: dict[str, Path]) -> None:
+    plan = unfreeze.plan(calls, model=str(models["wav2vec2"]))
+    assert any("'speaker' looks like a group" in note for note in plan.data["notes"])
+    found = prepared(calls, models["wav2vec2"], **{"data.group": "speaker", "data.validation": 0.3})
+    assert found.validation is not None
+    assert not set(found.train.column("speaker")) & set(found.validation.column("speaker"))
+
+
+class TestRefusals:
+    def test_damaged_files_are_named(self, calls: Path, models: dict[str, Path], tmp_path: Path) -> None:
+        root = tmp_path / "calls"
+        for label in PITCHES:
+            (root / label).mkdir(parents=True)
+            for i in range(6):
+                data = (calls / label / f"{2 * i}.wav").read_bytes()
+                (root / label / f"{i}.wav").write_bytes(data[: 100 if i == 3 else None])
+        with pytest.raises(DataError, match="2 of 12 train rows cannot be read") as caught:
+            unfreeze.plan(root, model=str(models["wav2vec2"]))
+        assert "high/3.wav" in str(caught.value.where)
+        plan = unfreeze.plan(root, model=str(models["wav2vec2"]), settings=["data.drop_broken=true"])
+        assert sum(plan.data["rows"].values()) == 10
+
+    def test_a_model_of_texts(self, calls: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="not for sound"):
+            unfreeze.plan(calls, model=str(tiny_model(tmp_path / "texts")))
+
+    def test_lengths_that_are_none(self, calls: Path, models: dict[str, Path]) -> None:
+        with pytest.raises(TaskError, match="a length of time"):
+            AudioClassification(seconds=-1.0)
+        with pytest.raises(TaskError, match=r"options\.seconds"):
+            unfreeze.plan(calls, model=str(models["wav2vec2"]), settings=["train.max_length=100"])
