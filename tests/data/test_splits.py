@@ -146,3 +146,10 @@ def test_shares_that_leave_nothing_are_refused_and_none_holds_out_nothing() -> N
     division = divide(10, fraction=0.0, seed=0)
     assert (len(division.train), len(division.validation), len(division.test)) == (10, 0, 0)
     assert divide(1, fraction=0.1, seed=0).notes == ["There are too few rows for validation."]
+
+
+def test_of_a_few_large_groups_the_smallest_is_held_out_and_said() -> None:
+    groups = ["a"] * 30 + ["b"] * 25 + ["c"] * 20 + ["d"] * 25
+    found = divide(100, strata=[i % 2 for i in range(100)], groups=groups, fraction=0.1, seed=0)
+    assert {groups[i] for i in found.validation} == {"c"}
+    assert any("20 rows, 20.0% instead of 10.0%" in note for note in found.notes)

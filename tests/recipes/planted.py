@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from huggingface_hub import constants
 from PIL import Image
 
 from unfreeze import cli
 from unfreeze.models import loading
-from unfreeze.testing import tiny_image_model, tiny_model
+from unfreeze.testing import tiny_audio_model, tiny_image_model, tiny_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QUICK = ["--set", "train.epochs=1", "--set", "baselines=false", "--schedule", "head"]
@@ -44,11 +46,11 @@ def unfreeze(*arguments):
 
 
 def plant(monkeypatch, folder):
-    """Make ``builtin:text`` and two models of the Hub tiny random ones, without a network."""
+    """Make ``builtin:text`` and some models of the Hub tiny random ones, without a network."""
     builtin, cache = Path(folder) / "builtin", Path(folder) / "hub"
     if not builtin.is_dir():
         tiny_model(builtin / "text", texts=texts())
-        for name, make in {"bert-base-uncased": _texts_model, "microsoft/resnet-50": tiny_image_model}.items():
+        for name, make in _HUB.items():
             repository = cache / f"models--{name.replace('/', '--')}"
             make(repository / "snapshots" / COMMIT)
             (repository / "refs").mkdir()
@@ -64,6 +66,13 @@ def _texts_model(folder):
     tiny_model(folder, texts=texts(), seed=1)
 
 
+_HUB = {
+    "bert-base-uncased": _texts_model,
+    "microsoft/resnet-50": tiny_image_model,
+    "facebook/wav2vec2-base-960h": tiny_audio_model,
+}
+
+
 def files(folder):
     """What the documents and recipes speak of, in a folder."""
     folder = Path(folder)
@@ -72,6 +81,7 @@ def files(folder):
     names(folder / "names.conll")
     pictures(folder / "pictures")
     questions(folder / "questions.jsonl")
+    calls(folder / "calls")
 
 
 def names(path, rows=24):
@@ -82,6 +92,19 @@ def names(path, rows=24):
             words = {people[i % 3]: "B-PER", "lives": "O", "in": "O", places[i % 4]: "B-LOC", ".": "O"}
             handle.write("".join(f"{word} {tag}\n" for word, tag in words.items()) + "\n")
     return Path(path)
+
+
+def calls(folder, rows=8):
+    """Class folders of short tones by four speakers, with metadata."""
+    lines = ["file_name,label,speaker"]
+    for label, pitch in {"high": 2000, "low": 150}.items():
+        (Path(folder) / label).mkdir(parents=True)
+        for i in range(rows):
+            time = np.arange(4000) / 8000
+            soundfile.write(Path(folder) / label / f"{i}.wav", 0.5 * np.sin(2 * np.pi * (pitch + i) * time), 8000)
+            lines.append(f"{label}/{i}.wav,{label},{'ABCD'[i % 4]}")
+    (Path(folder) / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(folder)
 
 
 def questions(path, rows=24):

@@ -73,6 +73,7 @@ def models(tmp_path_factory):
 
 def test_there_are_recipes_to_start_from():
     assert [path.name for path in RECIPES] == [
+        "audio-classification.yaml",
         "gradual.yaml",
         "image-classification.yaml",
         "phases.yaml",
@@ -88,7 +89,7 @@ def test_a_recipe_is_accepted_by_the_schema_and_says_how_to_run_it(path):
     value = Recipe.from_file(path)
     plain = yaml.safe_load(re.sub(r"(\d)e-(\d)", r"\1.0e-\2", path.read_text(encoding="utf-8")))
     assert against_schema(plain) == []
-    assert value.data.source in ("reviews.csv", "names.conll", "pictures", "questions.jsonl")
+    assert value.data.source in ("reviews.csv", "names.conll", "pictures", "questions.jsonl", "calls")
     assert f"unfreeze train recipes/{path.name}" in path.read_text(encoding="utf-8")
 
 

@@ -70,7 +70,7 @@ def divide(
     keys = [_numbered(values) for values in (groups, duplicates) if values is not None]
     units = _units(n_rows, keys)
     targets = _targets(np.bincount(classes), (fraction, test_fraction))
-    part_of_unit = _assign(_contents(units, classes), targets, seed)
+    part_of_unit = _assign(_contents(units, classes), targets, seed, takes_larger=groups is not None)
     part = part_of_unit[units]
     train, validation, test = (np.flatnonzero(part == p).astype(np.int64) for p in (0, 1, 2))
     division = Division(train, validation, test)
@@ -154,6 +154,16 @@ class _Assignment:
         need = self.need[held]
         return sum(n * (2 * need[label] - n) for label, n in self.contents[unit].items())
 
+    def fill_empty_parts(self, order: list[int]) -> None:
+        """Hold out the smallest unit that may leave for each part that was asked for and has none."""
+        for held, target in enumerate(self.targets):
+            if not sum(target) or (self.part == held + 1).any():
+                continue
+            by_size = sorted(order, key=lambda unit: sum(self.contents[unit].values()))
+            chosen = next((unit for unit in by_size if self.part[unit] == 0 and self.may_leave(unit)), None)
+            if chosen is not None:
+                self.hold_out(chosen, held)
+
     def add_missing_classes(self, order: list[int]) -> None:
         """Move the smallest fitting unit for each class that a part should have and does not."""
         for held, target in enumerate(self.targets):
@@ -168,11 +178,12 @@ class _Assignment:
                     absent -= set(content)
 
 
-def _assign(contents: list[dict[int, int]], targets: list[list[int]], seed: int) -> Indices:
+def _assign(contents: list[dict[int, int]], targets: list[list[int]], seed: int, *, takes_larger: bool) -> Indices:
     """Part of each unit: 0 train, 1 validation, 2 test.
 
     Units are taken in random order. One is held out where that brings the class counts of a part nearer to their
-    targets, and where every class keeps a row in train.
+    targets, and where every class keeps a row in train. With `takes_larger` a part that is still empty gets the
+    smallest unit, though it be larger than asked for: of four speakers one is a quarter.
     """
     assignment = _Assignment(contents, targets)
     order: list[int] = generator(seed, "split").permutation(len(contents)).tolist()
@@ -181,6 +192,8 @@ def _assign(contents: list[dict[int, int]], targets: list[list[int]], seed: int)
         if gain > 0 and assignment.may_leave(unit):
             assignment.hold_out(unit, abs(held))
     assignment.add_missing_classes(order)
+    if takes_larger:
+        assignment.fill_empty_parts(order)
     return assignment.part
 
 

@@ -78,6 +78,15 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
         "the convolutional network that papers compare with; quick on a CPU",
     ),
     CatalogEntry(
+        "facebook/wav2vec2-base-960h",
+        ("audio-classification",),
+        94.4,
+        378,
+        "en",
+        "Apache-2.0",
+        "has listened to 960 hours of read English",
+    ),
+    CatalogEntry(
         "google/vit-base-patch16-224",
         _IMAGE,
         86.6,
