@@ -312,7 +312,8 @@ class _Decisions:
         batch = self._choose("batch_size", min(BATCH_ROWS, max(4, rows // 8)), self._why_batch(rows))
         length = self.prepared.task.max_length
         asked = self.recipe.sources.get("train.max_length")
-        self._said("train.max_length", length, asked, self.prepared.max_length_reason)
+        key = "train.max_length" if self.prepared.task.modality == "text" else "tokens of an input"
+        self._said(key, length, asked, self.prepared.max_length_reason)
         precision = self._choose("precision", *self._best_precision())
         if precision == "fp16" and machine.device == "cpu":
             raise RecipeError(

@@ -247,3 +247,14 @@ def test_bytes_in_a_table(shop: Path, models: dict[str, Path], tmp_path: Path) -
 
 
 COLOURS_ORDER = sorted(COLOURS)
+
+
+def test_mistakes_are_shown_as_small_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    run = trained(shop, models["vit"], tmp_path, "train.epochs=1", "train.learning_rate=1e-6")
+    mistakes = json.loads((run.folder / "mistakes.json").read_text(encoding="utf-8"))
+    assert mistakes
+    assert all(m["picture"].startswith("data:image/jpeg;base64,") and m["true"] != m["predicted"] for m in mistakes)
+    assert mistakes == sorted(mistakes, key=lambda m: -m["surprise"])
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert f'<img src="{mistakes[0]["picture"]}"' in page
+    assert mistakes[0]["picture"] not in (run.model_folder / "README.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 
@@ -64,6 +65,18 @@ def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
+
+
+def thumbnail(picture: Image.Image, pixels: int = 96) -> str:
+    """A small copy as a data URI.
+
+    Args:
+        pixels: Of the longer side.
+    """
+    small, file = picture.copy(), io.BytesIO()
+    small.thumbnail((pixels, pixels))
+    small.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 _TEXT_LENGTH = 400
+# What a mistake may show beside its text; nothing else becomes the source of an image.
+_PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*")
 _ROWS_OF_CLASSES_IN_ORDER = 20
 
 
@@ -165,6 +167,7 @@ def _mistakes(records: Records) -> list[dict[str, str]]:
     return [
         {
             "place": wording.without_paths(m.get("place", "")),
+            "picture": str(m.get("picture") or "") if _PICTURE.fullmatch(str(m.get("picture") or "")) else "",
             "text": wording.shortened(str(m.get("text", "")), _TEXT_LENGTH),
             "true": wording.shortened(wording.answer(m.get("true")), 120),
             "predicted": wording.shortened(wording.answer(m.get("predicted")), 120),

@@ -31,6 +31,9 @@ _EXAMPLES = {
     "image-classification": '"picture.jpg"',
     "audio-classification": '"recording.wav"',
 }
+_TEXT = '"This is a short example text."'
+# transformers 5 has no pipeline for them.
+_WITHOUT_PIPELINE = ("question-answering",)
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$#!@{}]|:(?=//)|(?<=www)\.")
 
 
@@ -57,6 +60,8 @@ def render(records: Records) -> str:
             model=model_name(records.model),
             data_name=_data_name(records),
             example=_example(records.task),
+            input=_input(records.task),
+            has_pipeline=records.task not in _WITHOUT_PIPELINE,
             arguments=_arguments(records),
             figures=list(_figures(records)),
             classes=_classes(records),
@@ -157,7 +162,16 @@ def inert(value: object) -> Markup:
 def _example(task: str) -> Markup:
     from markupsafe import Markup
 
-    return Markup(_EXAMPLES.get(task, '"This is a short example text."'))
+    return Markup(_EXAMPLES.get(task, _TEXT))
+
+
+def _input(task: str) -> Markup:
+    """What `unfreeze.Predictor` takes."""
+    from markupsafe import Markup
+
+    if task == "question-answering":
+        return Markup('("Where does Ada live?", "Ada lives in London.")')
+    return Markup(_EXAMPLES[task] if task.endswith("-classification") and task in _EXAMPLES else _TEXT)
 
 
 def _arguments(records: Records) -> Markup:

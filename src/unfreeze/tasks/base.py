@@ -340,6 +340,10 @@ class Task(ABC):
         """A row's inputs as a person reads them."""
         return "\n".join(str(row.values[column]) for column in self.roles.text)
 
+    def thumbnail(self, row: Row) -> str:
+        """A row's inputs as a small picture, a data URI; empty where they are none."""
+        return ""
+
     def input_shown(self, example: Example) -> str:
         """An example's inputs as a person reads them."""
         from unfreeze.tasks import _text

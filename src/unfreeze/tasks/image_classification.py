@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from unfreeze.data.columns import Roles, file_columns, guess_file_roles
-from unfreeze.data.pictures import decode
+from unfreeze.data.pictures import decode, thumbnail
 from unfreeze.errors import DataError, TaskError
 from unfreeze.tasks import _image
 from unfreeze.tasks._classification import ClassificationTask
-from unfreeze.tasks._files import unreadable
+from unfreeze.tasks._files import source_of, unreadable
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
@@ -143,6 +143,10 @@ class ImageClassification(ClassificationTask):
         (column,) = self.roles.text
         value = row.values[column]
         return value if isinstance(value, str) else row.place
+
+    def thumbnail(self, row: Row) -> str:
+        (column,) = self.roles.text
+        return thumbnail(decode(source_of(row, column, "picture")[1], row.place))
 
     def input_shown(self, example: Example) -> str:
         height, width = _image.size_of(self.processor)
