@@ -157,6 +157,8 @@ class TestVariation:
     def test_unknown_ways_are_refused(self) -> None:
         with pytest.raises(TaskError, match="'auto', 'always' or 'none'"):
             ImageClassification(augmentation="strong")  # type: ignore[arg-type]
+        with pytest.raises(TaskError, match="true or false"):
+            ImageClassification(mirror=3)  # type: ignore[arg-type]
 
 
 class TestRefusals:

@@ -53,6 +53,8 @@ class ImageClassification(ClassificationTask):
                 f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}",
                 where="options.augmentation",
             )
+        if not isinstance(self.mirror, bool):
+            raise TaskError("TASK", f"mirror is true or false, not {self.mirror!r}", where="options.mirror")
 
     @classmethod
     def recognises(cls, table: Table) -> str | None:
