@@ -299,11 +299,12 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     if not fraction and not test_fraction:
         return splits, []
     table = splits.train
+    together = task.keeps_together(table, roles)
     division = divide(
         rows,
         strata=task.strata(table, roles),
-        groups=table.column(roles.group) if roles.group else task.keeps_together(table, roles),
-        duplicates=duplicate_sets(task.contents(table, roles)),
+        groups=table.column(roles.group) if roles.group else together,
+        duplicates=duplicate_sets(map(str, together) if roles.group and together else task.contents(table, roles)),
         fraction=fraction,
         test_fraction=test_fraction,
         seed=recipe.seed,

@@ -63,7 +63,33 @@ def test_metadata_names_the_files_and_says_more(shop: Path) -> None:
     assert values(splits.train, "price") == ["12", "80"]
     assert any("does not name are not used: 2" in note for note in splits.notes)
     (shop / "metadata.csv").write_text("file_name,price\nhat/2.jpg,12\nshoe/2.png,80\n")
-    assert values(read(shop).train, "label") == ["hat", "shoe"], "the folder, where the table says nothing of classes"
+    assert values(read(shop).train, "folder") == ["hat", "shoe"], "the folder, beside what the table says"
+
+
+def test_a_file_beside_the_class_folders_has_no_class_and_is_not_lost(shop: Path) -> None:
+    picture(shop / "new\u202f1.png")
+    table = read(shop).train
+    assert dict(zip(values(table, "image"), values(table, "label"), strict=True))["new\u202f1.png"] is None
+    assert len(set(table.contents("image"))) == 5
+
+
+def test_pictures_beside_texts_with_labels_are_not_the_task(shop: Path) -> None:
+    from unfreeze.tasks.image_classification import ImageClassification
+
+    table = shop.parent / "reviews.csv"
+    rows = [f"A long sentence about the thing number {i},{'ab'[i % 2]},shop/hat/1.png" for i in range(20)]
+    table.write_text("text,label,photo\n" + "\n".join(rows) + "\n")
+    assert ImageClassification.recognises(read(table).train) is None
+
+
+def test_pictures_given_as_objects_stand_upright_whatever_their_colours() -> None:
+    turned = Image.new("RGB", (20, 40))
+    turned.getexif()[0x0112] = 6
+    rows = [{"image": turned, "label": "a"}, {"image": Image.new("CMYK", (3, 3)), "label": "b"}]
+    from unfreeze.data.pictures import decode
+
+    table = read(rows).train
+    assert [decode(row.values["image"]["bytes"], "a").size for row in table] == [(40, 20), (3, 3)]
 
 
 @pytest.mark.parametrize(

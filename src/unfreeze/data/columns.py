@@ -218,17 +218,34 @@ def file_columns(table: Table, kind: str) -> list[str]:
             first = next((value for value in table.column(name)[:100] if value is not None), "")
             if media.kind_of(first) == kind:
                 found.append(name)
-        elif _holds_bytes(table, name) and (kind == "image") == (_key(name) not in FILE_NAMES["audio"][:4]):
+        elif _holds_bytes(table, name, kind):
             found.append(name)
     return found
 
 
-def _holds_bytes(table: Table, name: str) -> bool:
+def recognised_files(table: Table, kind: str) -> str | None:
+    """The column of files, where the rest of the table is no texts with labels; None: it may be meant for them."""
+    columns = file_columns(table, kind)
+    if not columns:
+        return None
+    try:
+        guess_roles(table.without(*columns))
+    except DataError:
+        return columns[0]
+    return None
+
+
+def _holds_bytes(table: Table, name: str, wanted: str) -> bool:
+    """As the Hub's data sets keep files, ``{bytes, path}``; bytes alone only under a name that says what they are."""
+    is_sound = _key(name) in FILE_NAMES["audio"][:4]
     kind = table.arrow_column(name).type
+    if (wanted == "audio") != is_sound:
+        return False
     if pa.types.is_struct(kind):
         fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
         return "bytes" in fields and (pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"]))
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(is_binary and _key(name) in FILE_NAMES[wanted][:4])
 
 
 def _refuse_files(table: Table) -> None:

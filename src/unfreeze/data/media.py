@@ -35,11 +35,11 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for kind in KINDS if suffix in SUFFIXES[kind]), None)
 
 
-def class_rows(files: Iterable[tuple[str, str]], kind: Kind, root: Path, label: str = "label") -> Table:
+def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path, label: str = "label") -> Table:
     """Rows of files and the class each lies in.
 
     Args:
-        files: Name relative to `root`, and class.
+        files: Name relative to `root`, and class; None where it has none.
     """
     named = list(files)
     names, labels = [name for name, _ in named], [label for _, label in named]

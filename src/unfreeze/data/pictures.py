@@ -67,6 +67,16 @@ def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
     return {"bytes": file.getvalue(), "path": None}
 
 
+def encoded_picture(picture: Image.Image) -> dict[str, bytes | None]:
+    """As `encoded`, of a picture of Pillow's; upright, in colours that PNG knows."""
+    upright = _upright(picture)
+    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        upright = _rgb(upright, "a picture given as an object")
+    file = io.BytesIO()
+    upright.save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
 def thumbnail(picture: Image.Image, pixels: int = 96) -> str:
     """A small copy as a data URI.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfreeze.data import conll, media
+from unfreeze.data import conll, media, pictures
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
 from unfreeze.data.table import Places, Table, TableBuilder, check_names, joined, shortened
 from unfreeze.errors import DataError, did_you_mean
@@ -414,22 +413,34 @@ def _media_rows(folder: Path, root: Path, reading: Reading, kind: media.Kind) ->
         text = read_whole_text(where, _relative(where, root), reading)
         listed = media.with_metadata(text, _relative(where, root), files, kind, root, reading.notes)
         if listed is not None:
-            return _with_classes(listed, kind, folder, root) if classes and "label" not in listed.columns else listed
+            return _with_folders(listed, kind, folder, root) if classes and "label" not in listed.columns else listed
     if not classes:
-        return media.plain_rows([_relative(path, root) for path in files.values()], kind, root)
-    outside = len(files) - len(sorted_by_class)
-    if outside:
-        reading.notes.append(f"Beside the class folders, not used: {outside:,} files.")
-    return media.class_rows(
-        [(_relative(files[name], root), classes[class_]) for name, class_ in sorted_by_class.items()], kind, root
-    )
+        return media.plain_rows([_file_name(path, root) for path in files.values()], kind, root)
+    # What lies beside the class folders has no class: training says so, and it can be predicted.
+    labels = {name: classes[sorted_by_class[name]] if name in sorted_by_class else None for name in files}
+    return media.class_rows([(_file_name(files[name], root), label) for name, label in labels.items()], kind, root)
 
 
-def _with_classes(table: Table, kind: media.Kind, folder: Path, root: Path) -> Table:
-    """The folder that each file lies in, where metadata.csv says nothing of classes."""
+def _with_folders(table: Table, kind: media.Kind, folder: Path, root: Path) -> Table:
+    """The folder that each file lies in, beside what metadata.csv says: which of them is the label is asked of both."""
     below = [(root / name).relative_to(folder) for name in table.column(kind)]
     labels = [path.parts[0] if len(path.parts) > 1 else None for path in below]
-    return Table(table.arrow.append_column("label", pa.array(labels, pa.large_string())), table.places, table.files)
+    return Table(table.arrow.append_column("folder", pa.array(labels, pa.large_string())), table.places, table.files)
+
+
+def _file_name(path: Path, root: Path) -> str:
+    """A file's name from the data folder, as it is.
+
+    Raises:
+        DataError: E-DATA-ENCODING.
+    """
+    name = path.relative_to(root).as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        where = _relative(path, root)
+        raise DataError("DATA-ENCODING", "the name of a file is not UTF-8", where=where, remedy="rename it") from None
+    return name
 
 
 def _refuse_boxes(folder: Path) -> None:
@@ -553,9 +564,7 @@ def _plain(value: Any) -> Any:
     if type(value).__name__ in ("NAType", "NaTType"):  # what pandas writes for missing values of some columns
         return None
     if hasattr(value, "getbands") and hasattr(value, "save"):  # a picture of Pillow's
-        file = io.BytesIO()
-        value.save(file, "PNG")
-        return {"bytes": file.getvalue(), "path": None}
+        return pictures.encoded_picture(value)
     if isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, np.ndarray):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from unfreeze.data.columns import Roles, file_columns, guess_file_roles
+from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.data.sounds import check, facts_of
 from unfreeze.errors import DataError, TaskError
 from unfreeze.tasks import _audio
@@ -67,8 +67,8 @@ class AudioClassification(ClassificationTask):
 
     @classmethod
     def recognises(cls, table: Table) -> str | None:
-        columns = file_columns(table, "audio")
-        return f"'{columns[0]}' holds recordings" if columns else None
+        column = recognised_files(table, "audio")
+        return f"'{column}' holds recordings" if column is not None else None
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         audio, label, group = (asked.audio, asked.label, asked.group) if asked else (None, None, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from unfreeze.data.columns import Roles, file_columns, guess_file_roles
+from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.data.pictures import decode, thumbnail
 from unfreeze.errors import DataError, TaskError
 from unfreeze.tasks import _image
@@ -58,8 +58,8 @@ class ImageClassification(ClassificationTask):
 
     @classmethod
     def recognises(cls, table: Table) -> str | None:
-        columns = file_columns(table, "image")
-        return f"'{columns[0]}' holds pictures" if columns else None
+        column = recognised_files(table, "image")
+        return f"'{column}' holds pictures" if column is not None else None
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         image, label, group = (asked.image, asked.label, asked.group) if asked else (None, None, None)

@@ -26,6 +26,8 @@ QUESTION_NAMES = ("question", "query")
 CONTEXT_NAMES = ("context", "passage", "paragraph", "document", "text")
 ANSWER_NAMES = ("answers", "answer", "label")
 START_NAMES = ("answer_start", "answer_starts", "start")
+# Of question and text together, that a window must take.
+FEWEST_TOKENS = 12
 # Of the differences between no answer and the best one, in logits: where the threshold may lie.
 _EDGES = np.linspace(-20.0, 20.0, 401)
 
@@ -257,6 +259,9 @@ class QuestionAnswering(Task):
     def _windows(self, question: str, context: str, place: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Model inputs of each window, and where its tokens stand in the text."""
         room = self.max_length - self.processor.num_special_tokens_to_add(pair=True)
+        if room < FEWEST_TOKENS:
+            what = f"{self.max_length} tokens leave no room for a question and a text"
+            raise TaskError("TASK", what, where="train.max_length", remedy="--set train.max_length=64, or more")
         # A question may take half of a window; what is longer is cut, since no window could show any text.
         asked = self.processor(question, add_special_tokens=False, verbose=False)["input_ids"]
         if len(asked) > room // 2:
@@ -343,7 +348,9 @@ class QuestionAnswering(Task):
         is_given = self._is_given(found)
         extra = {"start": found.start, "end": found.end} if is_given else {"start": 0, "end": 0}
         text = found.text if is_given else ""
-        return _Answer(row, text, found.probability, extra=extra, shown=text or "(no answer)", found=found)
+        return _Answer(
+            row, text, found.probability if is_given else None, extra=extra, shown=text or "(no answer)", found=found
+        )
 
     def merge(self, parts: Sequence[Prediction]) -> list[Prediction]:
         return [self._prediction(parts[0].row, _best_window([p.found for p in parts if isinstance(p, _Answer)]))]
