@@ -35,7 +35,7 @@ def kind_of(name: str) -> Kind | None:
     return next((kind for kind in KINDS if suffix in SUFFIXES[kind]), None)
 
 
-def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path, label: str = "label") -> Table:
+def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path) -> Table:
     """Rows of files and the class each lies in.
 
     Args:
@@ -43,7 +43,7 @@ def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path, 
     """
     named = list(files)
     names, labels = [name for name, _ in named], [label for _, label in named]
-    arrow = pa.table({kind: pa.array(names, pa.large_string()), label: pa.array(labels, pa.large_string())})
+    arrow = pa.table({kind: pa.array(names, pa.large_string()), "label": pa.array(labels, pa.large_string())})
     return Table(arrow, Places.of_files(names), Files(root, (kind,)))
 
 

@@ -82,14 +82,6 @@ class Files:
     folder: Path
     columns: tuple[str, ...]
 
-    def read(self, name: str, place: str) -> bytes:
-        """A file's content.
-
-        Raises:
-            DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
-        """
-        return read_bytes(self.folder / name, place)
-
 
 def read_bytes(path: Path, place: str) -> bytes:
     """A file's content.

@@ -357,16 +357,7 @@ def load_image_processor(source: ModelSource, *, allow_remote_code: bool = False
         ModelError: E-PROCESSOR, it is missing or damaged; E-MODEL-MODALITY, the model does not read pictures;
             E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
     """
-    folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
-    config = load_config(source, allow_remote_code=allow_remote_code)
-    fits = _kinds_of(config)
-    if fits and not any("image" in kind for kind in fits):
-        what = f"a {config.model_type} model is one for {fits[0]}, not for pictures"
-        raise ModelError(
-            "MODEL-MODALITY", what, where=source.name, remedy="choose a model of the modality of your data"
-        )
-    if (folder / _PROCESSOR_FILE).is_file():
-        _check_remote_code(source, folder, _PROCESSOR_FILE, allow_remote_code)
+    folder = _processor_folder(source, ("images", "image and text"), "pictures", allow_remote_code)
     try:
         with quiet():
             return transformers.AutoImageProcessor.from_pretrained(
@@ -374,8 +365,7 @@ def load_image_processor(source: ModelSource, *, allow_remote_code: bool = False
             )
     except Exception as error:
         what = f"the image processor cannot be loaded: {_first_line(error)}"
-        remedy = f"copy {_PROCESSOR_FILE} of the model that these weights were trained from into the folder"
-        raise ModelError("PROCESSOR", what, where=str(folder), remedy=remedy) from error
+        raise ModelError("PROCESSOR", what, where=str(folder), remedy=_PROCESSOR_REMEDY) from error
 
 
 def load_feature_extractor(source: ModelSource, *, allow_remote_code: bool = False) -> Any:
@@ -385,17 +375,7 @@ def load_feature_extractor(source: ModelSource, *, allow_remote_code: bool = Fal
         ModelError: E-PROCESSOR, it is missing or damaged, or says no rate; E-MODEL-MODALITY, the model does not read
             sound; E-MODEL-REMOTE-CODE; E-MODEL-UNKNOWN.
     """
-    folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
-    config = load_config(source, allow_remote_code=allow_remote_code)
-    fits = _kinds_of(config)
-    if fits and not any(kind in ("audio", "speech") for kind in fits):
-        what = f"a {config.model_type} model is one for {fits[0]}, not for sound"
-        raise ModelError(
-            "MODEL-MODALITY", what, where=source.name, remedy="choose a model of the modality of your data"
-        )
-    if (folder / _PROCESSOR_FILE).is_file():
-        _check_remote_code(source, folder, _PROCESSOR_FILE, allow_remote_code)
-    remedy = f"copy {_PROCESSOR_FILE} of the model that these weights were trained from into the folder"
+    folder = _processor_folder(source, ("audio", "speech"), "sound", allow_remote_code)
     try:
         with quiet():
             extractor = transformers.AutoFeatureExtractor.from_pretrained(
@@ -403,13 +383,30 @@ def load_feature_extractor(source: ModelSource, *, allow_remote_code: bool = Fal
             )
     except Exception as error:
         what = f"the feature extractor cannot be loaded: {_first_line(error)}"
-        raise ModelError("PROCESSOR", what, where=str(folder), remedy=remedy) from error
+        raise ModelError("PROCESSOR", what, where=str(folder), remedy=_PROCESSOR_REMEDY) from error
     if not getattr(extractor, "sampling_rate", None):
-        raise ModelError("PROCESSOR", "the feature extractor says no sampling rate", where=str(folder), remedy=remedy)
+        what = "the feature extractor says no sampling rate"
+        raise ModelError("PROCESSOR", what, where=str(folder), remedy=_PROCESSOR_REMEDY)
     return extractor
 
 
 _PROCESSOR_FILE = "preprocessor_config.json"
+_PROCESSOR_REMEDY = f"copy {_PROCESSOR_FILE} of the model that these weights were trained from into the folder"
+
+
+def _processor_folder(source: ModelSource, kinds: tuple[str, ...], noun: str, allow_remote_code: bool) -> Path:
+    """The folder with a model's settings, once it is clear that it reads such inputs and needs no code."""
+    folder = fetch(source, weights=False, allow_remote_code=allow_remote_code)
+    config = load_config(source, allow_remote_code=allow_remote_code)
+    fits = _kinds_of(config)
+    if fits and not set(kinds) & set(fits):
+        what = f"a {config.model_type} model is one for {fits[0]}, not for {noun}"
+        raise ModelError(
+            "MODEL-MODALITY", what, where=source.name, remedy="choose a model of the modality of your data"
+        )
+    if (folder / _PROCESSOR_FILE).is_file():
+        _check_remote_code(source, folder, _PROCESSOR_FILE, allow_remote_code)
+    return folder
 
 
 def _kinds_of(config: Any) -> list[str]:
