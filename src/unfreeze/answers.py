@@ -126,10 +126,17 @@ def _put_all(rows: Iterable[dict[str, Any]], put: Callable[[dict[str, Any]], Non
 
 
 def _beside(own: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(own)
+    merged = {name: _without_bytes(value) for name, value in own.items()}
     for name, value in record.items():
         merged[_free_name(name, merged)] = value
     return merged
+
+
+def _without_bytes(value: Any) -> Any:
+    """A file that a row brought is shown by its name."""
+    if isinstance(value, Mapping) and "bytes" in value:
+        return value.get("path")
+    return None if isinstance(value, bytes) else value
 
 
 def _free_name(name: str, taken: Container[str]) -> str:

@@ -347,8 +347,8 @@ def _arguments(
     }
 
 
-def _columns(run: Any, text: str) -> dict[str, str]:
-    """One text as a row of the columns that the run reads."""
+def _columns(run: Any, text: str) -> dict[str, Any]:
+    """One text, or one file of a picture or a recording, as a row of the columns that the run reads."""
     columns = run.predictor.task.roles.text
     if len(columns) > 1:
         raise RequestError(
@@ -357,7 +357,7 @@ def _columns(run: Any, text: str) -> dict[str, str]:
             where=str(run.folder),
             remedy="give a file with these columns: unfreeze predict RUN FILE",
         )
-    return {columns[0]: text}
+    return dict(run.predictor.task.row_values(text, text))
 
 
 def _exists(text: str) -> bool:

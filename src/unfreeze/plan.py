@@ -314,6 +314,9 @@ class _Decisions:
         asked = self.recipe.sources.get("train.max_length")
         key = "train.max_length" if self.prepared.task.modality == "text" else "tokens of an input"
         self._said(key, length, asked, self.prepared.max_length_reason)
+        for option, value, reason in self.prepared.task.planned():
+            is_asked = option.removeprefix("options.") in self.recipe.options
+            self._said(option, value, self._source_of_option(option) if is_asked else None, reason)
         precision = self._choose("precision", *self._best_precision())
         if precision == "fp16" and machine.device == "cpu":
             raise RecipeError(
@@ -337,6 +340,9 @@ class _Decisions:
             checkpoint_steps=self._choose("checkpoint_steps", None, "") if self.recipe.train.checkpoint_steps else None,
             cache=self._cache(),
         )
+
+    def _source_of_option(self, key: str) -> str | None:
+        return self.recipe.sources.get(key) or self.recipe.sources.get("options")
 
     def _warn_of_rates(self, phases: Sequence[PlannedPhase]) -> None:
         for phase in phases:

@@ -7,7 +7,7 @@ and processor -> encoded rows -> facts. No weights are loaded and nothing is wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,6 @@ from unfreeze.models.catalog import RECOMMENDED
 from unfreeze.models.loading import ModelSource, check_weights, load_config, resolve
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
-from unfreeze.tasks._labels import is_missing
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
@@ -34,6 +33,7 @@ DEFAULT_MODELS = {"text": "builtin:text"}
 # What the facts call a row's inputs.
 NOUNS = {"text": "texts", "image": "pictures", "audio": "recordings"}
 HELD_OUT_FRACTION = 0.1
+_LEAVE_OUT = "or leave out what cannot be read, counted: --set data.drop_broken=true"
 # From so many rows on, a part that no choice ever sees gives the reported figure.
 ROWS_FOR_A_THIRD_PART = 500
 
@@ -112,8 +112,10 @@ def prepare(
         task, recognised = _recognised(recipe, splits.train)
     if recipe.model is None:
         source = resolve(_default_model(task))
+    _check_applies(recipe, task)
     task.allows_remote_code = allow_remote_code
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
+    splits = _with_files_of(splits, roles)
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, recipe)
@@ -146,6 +148,7 @@ def prepare(
         limit,
         contents=task.contents,
         noun=NOUNS[task.modality],
+        takes_class_weights="class_weights" in _fields(type(task)),
     )
     return Prepared(
         recipe=recipe,
@@ -210,10 +213,30 @@ def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:
     for key in ("class_weights", "label_smoothing"):
         value = getattr(recipe.train, key)
         if value is not None:
-            if key not in getattr(task_class, "__dataclass_fields__", {}):
+            if key not in _fields(task_class):
                 raise RecipeError("RECIPE-CONFLICT", f"the task {task_class.name} has no {key}", where=f"train.{key}")
             options[key] = value
     return options
+
+
+def _fields(task_class: type[Task]) -> Mapping[str, Any]:
+    return getattr(task_class, "__dataclass_fields__", {})
+
+
+def _check_applies(recipe: Recipe, task: Task) -> None:
+    """Refuse settings of the data that mean nothing for this task.
+
+    Raises:
+        RecipeError: E-RECIPE-CONFLICT.
+    """
+    others = [role for role in ("text", "image", "audio") if role != task.input_role]
+    named = [f"data.{role}" for role in others if getattr(recipe.data, role) is not None]
+    if named:
+        what = f"the task {task.name} reads data.{task.input_role}, not {named[0]}"
+        raise RecipeError("RECIPE-CONFLICT", what, where=named[0], remedy=f"--set data.{task.input_role}=COLUMN")
+    if recipe.data.drop_broken and task.modality == "text":
+        what = "data.drop_broken leaves out files that cannot be read, and these rows are texts"
+        raise RecipeError("RECIPE-CONFLICT", what, where="data.drop_broken", remedy="leave it away")
 
 
 def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
@@ -229,6 +252,12 @@ def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
     )
 
 
+def _with_files_of(splits: Splits, roles: Roles) -> Splits:
+    """Of the files that rows name, only those of the columns that are read are ever opened."""
+    changes: dict[str, Any] = {name: table.reading(roles.text) for name, table in splits.tables().items()}
+    return dataclasses.replace(splits, **changes)
+
+
 def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
     notes = []
     for name in ("train", "validation", "test"):
@@ -236,12 +265,12 @@ def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool)
         if table is None:
             continue
         if drop and isinstance(roles.label, str):
-            kept = [i for i, value in enumerate(table.column(roles.label)) if not is_missing(value)]
+            kept = [i for i, value in enumerate(table.column(roles.label)) if not task.is_unlabelled(value)]
             if len(kept) < len(table):
                 notes.append(f"{len(table) - len(kept):,} rows of {name} without a label were left out, as asked")
                 table = table.select(kept)
                 splits = _replaced(splits, name, table)
-        check_rows(table, roles, split=name, noun=NOUNS[task.modality])
+        check_rows(table, roles, split=name, noun=NOUNS[task.modality], is_unlabelled=task.is_unlabelled)
     return splits, notes
 
 
@@ -263,7 +292,7 @@ def _with_readable_inputs(splits: Splits, task: Task, roles: Roles, *, drop: boo
                 first.code,
                 f"{len(broken):,} of {len(table):,} {name} rows cannot be read; the first: {first.what}",
                 where=", ".join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else ""),
-                remedy=first.remedy,
+                remedy=f"{first.remedy}\n{_LEAVE_OUT}" if first.remedy else _LEAVE_OUT,
             )
         if 2 * len(broken) > len(table):
             what = f"{len(broken):,} of {len(table):,} {name} rows cannot be read: too many to leave out"

@@ -561,8 +561,9 @@ def check_bad_rows_are_refused_with_their_place(case: TaskCase) -> bool | None:
     broken: dict[str, dict[str, Any]] = {f"no '{c}'": {**good.values, c: None} for c in case.task.roles.text}
     if case.task.needs_label and isinstance(label, str):
         broken["no label"] = {**good.values, label: None}
-        problem_type = getattr(case.task.targets, "problem_type", None)
-        broken["an unknown label"] = {**good.values, label: "a label that no row has" if problem_type else None}
+        targets = case.task.targets
+        if getattr(targets, "labels", ()) or getattr(targets, "problem_type", None) == "regression":
+            broken["an unknown label"] = {**good.values, label: "a label that no row has"}
     for what, values in broken.items():
         try:
             case.task.encode(Row(0, values, place), train=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,21 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True)
+class Files:
+    """Columns whose values are names of files.
+
+    Attributes:
+        folder: What the names are relative to, and do not lead out of; None: names as the user typed them.
+        columns: Which they are.
+        digests: Of what each file held when it was first read, by its path; filled as files are read.
+    """
+
+    folder: Path | None
+    columns: tuple[str, ...]
+    digests: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of the user's data, as read: the meaning of its values is the task's business.
@@ -26,13 +42,13 @@ class Row:
         index: Position in its split, from 0.
         values: Column name to value, text exactly as it stands in the file.
         place: Where the row comes from, for messages: ``reviews.csv:17``.
-        folder: What file names in the values are relative to; empty: the working folder.
+        files: Which values name files; None: those that do were typed by the user.
     """
 
     index: int
     values: Mapping[str, Any]
     place: str
-    folder: str = ""
+    files: Files | None = None
 
 
 @dataclass(slots=True)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unfreeze.data import contents
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError
+from unfreeze.types import Files
 
 
 def picture(path: Path, shade: int = 100) -> Path:
@@ -35,7 +37,7 @@ def test_class_folders_are_classes_whatever_lies_below_them(shop: Path) -> None:
     assert values(table, "image") == ["hat/1.png", "hat/2.jpg", "shoe/2.png", "shoe/deeper/1.png"]
     assert values(table, "label") == ["hat", "hat", "shoe", "shoe"]
     assert table.place(3) == "shoe/deeper/1.png"
-    assert table.row(0).folder == str(shop)
+    assert table.row(0).files == Files(shop, ("image",))
 
 
 def test_a_folder_inside_a_folder_is_unwrapped(shop: Path, tmp_path: Path) -> None:
@@ -103,15 +105,94 @@ def test_names_that_lead_elsewhere_are_refused(shop: Path, name: str) -> None:
     assert caught.value.where == "metadata.csv:2"
 
 
-def test_files_that_a_table_names_and_that_are_not_there(shop: Path) -> None:
-    (shop / "metadata.csv").write_text("file_name,label\nhat/1.png,x\nhat/none.png,y\n")
-    with pytest.raises(DataError, match="1 of 2 files") as caught:
-        read(shop)
-    assert "metadata.csv:3" in str(caught.value.where)
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("file_name;price;label\nhat/2.jpg;12;hats\nshoe/2.png;80;shoes\n", ["hats", "shoes"]),
+        ("file_name,label\rhat/2.jpg,hats\rshoe/2.png,shoes\r", ["hats", "shoes"]),
+        ("\ufefffile_name,label\r\nhat/2.jpg,hats\r\n", ["hats"]),
+        (f'file_name,label,note\nhat/2.jpg,hats,"{"x" * 200_000}"\n', ["hats"]),
+    ],
+    ids=["semicolons", "old line ends", "byte order mark", "a huge cell"],
+)
+def test_metadata_is_read_like_any_table(shop: Path, content: str, expected: list[str]) -> None:
+    (shop / "metadata.csv").write_bytes(content.encode())
+    assert values(read(shop).train, "label") == expected
+
+
+def problems(data: Path) -> list[str]:
+    from unfreeze.tasks.image_classification import ImageClassification
+
+    task, table = ImageClassification(), read(data).train
+    found = task.unreadable(table, task.find_roles(table, None, needs_label=True))
+    return [f"{error.where}: {error.code}" for error in found.values()]
+
+
+def test_files_that_a_table_names_and_that_are_not_there_are_named_where_they_are_read(shop: Path) -> None:
+    (shop / "metadata.csv").write_text("file_name,label\nhat/1.png,x\nhat/none.png,y\n,y\n")
+    assert problems(shop) == ["metadata.csv:3: DATA-MISSING", "metadata.csv:4: DATA-ROW"]
     table = shop.parent / "prices.csv"
-    table.write_text("photo,label\nshop/hat/1.png,x\nshop/gone.png,y\n")
-    with pytest.raises(DataError, match="1 of 2 files named in column 'photo'"):
-        read(table)
+    lines = ["shop/hat/1.png,x", "shop/gone.png,y", "https://example.org/a.png,x", "/etc/a.png,y", ",x"]
+    table.write_text("\n".join(["photo,label", *lines]) + "\n")
+    codes = ["DATA-MISSING", "DATA-LINK", "DATA-LINK", "DATA-ROW"]
+    assert problems(table) == [f"prices.csv:{line}: {code}" for line, code in enumerate(codes, 3)]
+
+
+def test_files_of_a_column_that_is_not_read_are_not_looked_for(shop: Path) -> None:
+    table = shop.parent / "reviews.csv"
+    table.write_text("text,label,photo\nGood hat.,a,gone.png\nBad hat.,b,http://x/y.png\n")
+    found = read(table).train
+    assert found.files is not None
+    assert found.reading(("text",)).fingerprint
+
+
+def test_a_stray_table_beside_class_folders_is_not_the_data(shop: Path) -> None:
+    (shop / "notes.csv").write_text("who,what\nme,hats are nice\n")
+    splits = read(shop)
+    assert len(splits.train) == 4
+    assert any("not used: notes.csv" in note for note in splits.notes)
+    (shop / "labels.csv").write_text("image,label\nhat/1.png,x\nshoe/2.png,y\n")
+    assert values(read(shop).train, "label") == ["x", "y"], "a table that names the pictures is"
+
+
+def test_metadata_that_is_read_is_not_said_to_be_unused(shop: Path) -> None:
+    (shop / "metadata.csv").write_text("file_name,label\nhat/2.jpg,hats\nshoe/2.png,shoes\n")
+    assert not any("metadata.csv" in note and "Beside" in note for note in read(shop).notes)
+
+
+def test_names_of_files_in_python_objects_are_those_of_the_program(shop: Path) -> None:
+    rows = [{"image": shop / "hat" / "1.png", "label": "x"}, {"image": str(shop / "shoe" / "2.png"), "label": "y"}]
+    table = read(rows).train
+    assert len(set(table.contents("image"))) == 2
+    assert read({"image": [str(shop / "hat" / "1.png")], "label": ["x"]}).train.files is not None
+
+
+def test_a_row_of_a_file_names_no_file_outside_its_folder(shop: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    secret = picture(tmp_path / "elsewhere" / "a.png")
+    rows = [{"bytes": None, "path": "hat/1.png"}, {"bytes": None, "path": str(secret)}]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind), "label": ["x", "y"]}), shop / "rows.parquet")
+    assert problems(shop / "rows.parquet") == ["rows.parquet:2: DATA-LINK"]
+
+
+def test_a_fifo_is_no_picture_and_nobody_waits_for_it(shop: Path) -> None:
+    import os
+
+    os.mkfifo(shop / "pipe.png")
+    with pytest.raises(DataError, match="no plain file"):
+        contents.read(shop / "pipe.png", "pipe.png")
+
+
+def test_a_file_that_changes_is_noticed(shop: Path) -> None:
+    table = read(shop).train
+    list(table.contents("image"))
+    picture(shop / "hat" / "1.png", 99)
+    with pytest.raises(DataError) as caught:
+        contents.content_of(table.row(0), "image")
+    assert caught.value.code == "DATA-CHANGED"
 
 
 def test_a_table_that_names_pictures(shop: Path) -> None:
@@ -120,7 +201,7 @@ def test_a_table_that_names_pictures(shop: Path) -> None:
     found = read(table).train
     assert found.files is not None
     assert found.files.columns == ("photo",)
-    assert found.row(0).folder == str(shop.parent)
+    assert found.files.folder == shop.parent
     table.write_text("text,label\nsee a.png,x\nsee b.png,y\n")
     assert read(table).train.files is None, "a sentence about files"
 

@@ -84,7 +84,7 @@ def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path
     file = shop / "red" / "0.png"
     answers = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
     assert len({(a.label, round(a.probability or 0, 5)) for a in answers}) == 1
-    with pytest.raises(DataError, match=r"no file 'none\.png'"):
+    with pytest.raises(DataError, match=r"no file '.*none\.png'"):
         run.predict([str(shop / "none.png")])
     with pytest.raises(DataError, match="not int"):
         run.predict([7])
@@ -101,6 +101,13 @@ def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path
     said = subprocess.run([*command, str(file), str(file)], check=True, capture_output=True, text=True).stdout
     assert len(said.splitlines()) == 2
     assert said.startswith(answers[0].label)
+    arguments = [*command, str(file), str(file), "--output", str(tmp_path / "two.csv")]
+    subprocess.run(arguments, check=True, capture_output=True)
+    assert (tmp_path / "two.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f"{file},{answers[0].label},")
+    from unfreeze import answers as answering
+
+    answering.write(tmp_path / "three.csv", run, [{"image": Image.open(file), "note": "a"}])
+    assert (tmp_path / "three.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f",a,{answers[0].label},")
 
 
 def test_a_resumed_run_is_the_unbroken_one(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
@@ -119,6 +126,73 @@ def test_a_resumed_run_is_the_unbroken_one(shop: Path, models: dict[str, Path], 
     one, other = (r.model_folder / "model.safetensors" for r in (whole, again))
     assert one.read_bytes() == other.read_bytes()
     assert whole.metrics["eval_accuracy"] == again.metrics["eval_accuracy"]
+
+
+class TestProcessors:
+    def changed(self, model: Path, folder: Path, **settings: Any) -> Path:
+        folder.mkdir()
+        for file in model.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        path = folder / "preprocessor_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+        return folder
+
+    def test_one_that_leaves_pictures_of_different_sizes_is_refused(
+        self, shop: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        for number, settings in enumerate(({"do_resize": False}, {"size": {"shortest_edge": 32}})):
+            model = self.changed(models["vit"], tmp_path / str(number), do_center_crop=False, **settings)
+            with pytest.raises(ModelError, match="different sizes") as caught:
+                prepare(Recipe.build({"model": str(model)}), str(shop))
+            assert caught.value.code == "PROCESSOR"
+
+    def test_the_middle_of_a_strip_is_taken_before_it_is_enlarged(
+        self, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        from unfreeze.models.loading import resolve
+        from unfreeze.tasks import _image
+
+        size = {"shortest_edge": 32}
+        model = self.changed(models["vit"], tmp_path / "crop", size=size, do_center_crop=True, crop_size=32)
+        processor = ImageClassification().load_processor(resolve(str(model)))
+        strip = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 1001, 3), dtype=np.uint8))
+        shortened = _image._as_processed(strip, processor)
+        assert shortened.size == (33, 4)
+        whole, middle = (processor(images=[p], return_tensors="np")["pixel_values"] for p in (strip, shortened))
+        np.testing.assert_allclose(whole, middle, atol=1e-5)
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"data.text": "image"}, r"reads data\.image, not data\.text"),
+            ({"data.label": "image", "data.image": "image"}, "named twice"),
+            ({"options.label_smoothing": "much"}, "label_smoothing is a share"),
+            ({"options.label_smoothing": 1.5}, "label_smoothing is a share"),
+            ({"train.max_length": 8}, "no length in tokens"),
+        ],
+    )
+    def test_what_means_nothing_is_refused(
+        self, shop: Path, models: dict[str, Path], settings: dict[str, Any], said: str
+    ) -> None:
+        with pytest.raises(RequestError, match=said):
+            prepare(Recipe.build({"model": str(models["vit"]), **settings}), str(shop))
+
+    def test_smoothing_of_numbers_is_refused(self, shop: Path, models: dict[str, Path]) -> None:
+        rows = [{"image": path, "label": 0.5 + i} for i, path in enumerate(sorted(shop.rglob("*.png")))]
+        recipe = {"model": str(models["vit"]), "train.label_smoothing": 0.1}
+        with pytest.raises(TaskError, match="label smoothing does not apply to regression"):
+            prepare(Recipe.build(recipe), rows)
+
+    def test_the_plan_says_how_rows_are_varied(self, shop: Path, models: dict[str, Path]) -> None:
+        plan = unfreeze.plan(shop, model=str(models["vit"]), settings=["options.mirror=false"])
+        [choice] = [c for c in plan.choices if c.key == "options.augmentation"]
+        assert "54 rows: pictures are cut at random to 35% or more, in phases" in choice.reason
+        plan = unfreeze.plan(shop, model=str(models["vit"]), settings=["options.augmentation=always"])
+        [choice] = [c for c in plan.choices if c.key == "options.augmentation"]
+        assert choice.source == "--set"
+        assert "and mirrored, in every phase: none is recorded" in choice.reason
 
 
 class TestVariation:

@@ -65,6 +65,34 @@ class TestSpans:
         first, last = example.target.span
         assert tokens[first : last + 1] == ["lives", "in", "london"]
 
+    @pytest.mark.parametrize(("said", "expected"), [("17", 17), (17, 17), ("15", 17), (0, 0), (None, 0), ("", 0)])
+    def test_the_occurrence_nearest_to_where_it_is_said_to_stand(self, model: Path, said: Any, expected: int) -> None:
+        row = {
+            "question": "Who is it?",
+            "context": "Ada sleeps. Rain Ada sleeps.",
+            "answers": "Ada",
+            "answer_start": said,
+        }
+        [example] = bound(model, ROWS).encode(Row(0, row, "x:1"), train=True)
+        assert example.target.offsets[example.target.span[0], 0] == expected
+
+    def test_a_long_question_is_cut_and_the_row_counts_as_cut(self, model: Path) -> None:
+        task = bound(model, ROWS, max_length=32)
+        [example] = task.encode(Row(0, {**ROWS[0], "question": "Who sleeps where " * 20}, "x:1"), train=True)
+        assert example.is_cut
+        assert len(example.inputs["input_ids"]) <= 32
+        assert example.target.span != (0, 0)
+
+    def test_windows_share_what_was_asked(self, model: Path) -> None:
+        context = " ".join(["rain falls and Ada sleeps"] * 20)
+        row = {"question": "Who is it?", "context": context, "answers": ["Ada"]}
+        for stride in (2, 10):
+            one, two, *_ = bound(model, ROWS, max_length=32, stride=stride).encode(Row(0, row, "x:1"), train=True)
+            assert (
+                len({tuple(o) for o in one.target.offsets} & {tuple(o) for o in two.target.offsets} - {(-1, -1)})
+                == stride
+            )
+
     def test_windows_show_the_whole_answer_or_say_that_they_do_not(self, model: Path) -> None:
         words = " ".join(["rain falls and"] * 20)
         context = f"{words} Ada sleeps. {words}"
@@ -179,6 +207,16 @@ def test_upper_layers_are_trained_on_recorded_inputs(model: Path, tmp_path: Path
     assert [e.values["boundary"] for e in run.events("recorded")] == ["head"]
 
 
+def test_an_empty_cell_is_the_answer_that_there_is_none(model: Path, tmp_path: Path) -> None:
+    lines = [f"{r['question']},{r['context'].replace(',', '')},{''.join(r['answers'])}" for r in SOME_WITHOUT]
+    (tmp_path / "rows.csv").write_text("\n".join(["question,context,answers", *lines]) + "\n")
+    from unfreeze.preparation import prepare
+    from unfreeze.recipe import Recipe
+
+    recipe = Recipe.build({"model": str(model), "data": {"source": str(tmp_path / "rows.csv")}})
+    assert prepare(recipe).task.targets.has_unanswerable
+
+
 def test_questions_on_one_text_stay_on_one_side(model: Path) -> None:
     rows = [{**question(i), "context": f"{question(i // 4)['context']} {i // 4}"} for i in range(96)]
     rows = [{**row, "answers": [row["context"].split()[0]]} for row in rows]
@@ -194,7 +232,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"answers": ["Grace"]}, "'Grace' does not stand in the text"),
             ({"answers": None}, "no answers in column"),
             ({"answers": 7}, "neither a text nor a list"),
             ({"context": None}, "no text in column 'context'"),
@@ -206,6 +243,32 @@ class TestRefusals:
         with pytest.raises((DataError, TaskError), match=said) as caught:
             task.encode(Row(0, {**ROWS[0], **changes}, "x:7"), train=True)
         assert caught.value.where == "x:7"
+
+    def test_training_answers_that_do_not_stand_in_the_text_are_all_named_before_training(self, model: Path) -> None:
+        rows = [{**row, "answers": ["nowhere"]} if i in (3, 5) else row for i, row in enumerate(ROWS)]
+        with pytest.raises(DataError, match="2 of 96 training answers do not stand in the text") as caught:
+            bound(model, rows)
+        assert caught.value.where == "data:4, data:6"
+
+    def test_a_row_to_evaluate_may_have_an_answer_in_other_words(self, model: Path) -> None:
+        task = bound(model, ROWS)
+        [example] = task.encode(Row(0, {**ROWS[0], "answers": ["in London town"]}, "x:7"), train=True)
+        assert example.target.span == (0, 0)
+        assert example.target.answers == ("in London town",)
+
+    def test_windows_that_cannot_share_so_much(self, model: Path) -> None:
+        task = bound(model, ROWS, stride=40)
+        with pytest.raises(TaskError, match="windows of 64 tokens") as caught:
+            task.longest_input(64, read(ROWS).train, None)
+        assert caught.value.where == "options.stride"
+
+    def test_class_weights_are_neither_taken_nor_advised(self, model: Path) -> None:
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        uneven = [question(i, answered=i != 5) for i in range(96)]
+        prepared = prepare(Recipe.build({"model": str(model), "data": {"validation": 0}}), uneven)
+        assert not any("class_weights" in warning for warning in prepared.data_facts.warnings())
 
     def test_columns_that_are_not_there(self) -> None:
         task = QuestionAnswering()

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unfreeze.data import media
-from unfreeze.data.table import Table, kind_of, shortened
+from unfreeze.data.table import Table, holds_bytes, kind_of, shortened
 from unfreeze.errors import DataError, did_you_mean
 
 # Tiers, best first. Names are compared without case; '-' and ' ' count as '_'.
@@ -177,14 +177,15 @@ def guess_file_roles(
     for role, names in ((kind, named), ("label", named_label), ("group", _as_names(group))):
         for name in names:
             check_named(table, role, name)
+    _check_distinct(named, named_label)
     known = file_columns(table, kind)
     reasons: dict[str, str] = {}
     if len(named) > 1:
         what = f"one column of {FILE_NOUNS[kind]} is read, {len(named)} were named"
         raise DataError("DATA-COLUMN", what, remedy=f"--set data.{kind}={named[0]}")
     if named and named[0] not in known:
-        what = f"column {named[0]!r} names no {FILE_NOUNS[kind]} that are there"
-        raise DataError("DATA-COLUMN", what, where=table.place(0), remedy="names are relative to the table's folder")
+        what = f"column {named[0]!r} holds neither names of {FILE_NOUNS[kind]} nor their bytes"
+        raise DataError("DATA-COLUMN", what, where=table.place(0), remedy=READ_FILES[kind])
     if not named:
         best = [name for name in known if _key(name) in FILE_NAMES[kind]] or known
         if len(best) != 1:
@@ -215,8 +216,7 @@ def file_columns(table: Table, kind: str) -> list[str]:
     found = []
     for name in table.columns:
         if table.files is not None and name in table.files.columns:
-            first = next((value for value in table.column(name)[:100] if value is not None), "")
-            if media.kind_of(first) == kind:
+            if media.kind_of(media.first_name(table, name)) == kind:
                 found.append(name)
         elif _holds_bytes(table, name, kind):
             found.append(name)
@@ -242,10 +242,8 @@ def _holds_bytes(table: Table, name: str, wanted: str) -> bool:
     if (wanted == "audio") != is_sound:
         return False
     if pa.types.is_struct(kind):
-        fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
-        return "bytes" in fields and (pa.types.is_binary(fields["bytes"]) or pa.types.is_large_binary(fields["bytes"]))
-    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-    return bool(is_binary and _key(name) in FILE_NAMES[wanted][:4])
+        return holds_bytes(kind)
+    return bool(pa.types.is_large_binary(kind) and _key(name) in FILE_NAMES[wanted][:4])
 
 
 def _refuse_files(table: Table) -> None:
@@ -414,8 +412,8 @@ def _check_distinct(texts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     if twice:
         raise DataError(
             "DATA-COLUMN",
-            f"the column {twice[0]!r} is named twice for text and label",
-            remedy="name another column: --set data.text=... --set data.label=...",
+            f"the column {twice[0]!r} is named twice, as what is read and as the label",
+            remedy="name another column: --set data.label=...",
         )
 
 

@@ -5,17 +5,15 @@ Rows keep the names of files as the data gives them, relative to a folder; see `
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 import pyarrow as pa
 
-from unfreeze.data.table import Files, Places, Table
-from unfreeze.errors import DataError
+from unfreeze.data.contents import checked_name
+from unfreeze.data.table import Places, Table, holds_bytes
+from unfreeze.types import Files
 
 Kind = Literal["image", "audio"]
 SUFFIXES: dict[Kind, frozenset[str]] = {
@@ -26,7 +24,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # Beside pictures or sound, a table with a row for each file; the Hub's name for it.
 METADATA = "metadata.csv"
 FILE_NAME = "file_name"
-PLACES_SHOWN = 5
+LONGEST_NAME = 1024
+NAMES_LOOKED_FOR = 100
 
 
 def kind_of(name: str) -> Kind | None:
@@ -47,108 +46,82 @@ def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path) 
     return Table(arrow, Places.of_files(names), Files(root, (kind,)))
 
 
-def plain_rows(names: Iterable[str], kind: Kind, root: Path) -> Table:
+def plain_rows(names: Iterable[str], kind: Kind, root: Path | None) -> Table:
     """Rows of files of which nothing else is known: to predict."""
     listed = list(names)
     return Table(pa.table({kind: pa.array(listed, pa.large_string())}), Places.of_files(listed), Files(root, (kind,)))
 
 
 def with_metadata(
-    text: str, where: str, present: Mapping[str, Path], kind: Kind, root: Path, notes: list[str]
+    listed: Table, where: str, folder: str, present: Collection[str], kind: Kind, root: Path, notes: list[str]
 ) -> Table | None:
     """The rows that ``metadata.csv`` lists, with its other columns; None where it has no column of file names.
 
     Args:
-        text, where: The file's content and name.
-        present: Files of this kind below its folder, by their name relative to that folder.
+        listed, where: The file as a table, and its name.
+        folder: That it lies in, relative to `root`; file names in it are relative to that.
+        present: Names of the files of this kind, relative to `root`, as the rows give them.
         kind: Of the files.
         root: Of the data; file names in the rows are relative to it.
         notes: Get sentences.
 
     Raises:
-        DataError: E-DATA-ROW, a file that is not there; E-DATA-LINK, a name that leads out of the folder.
+        DataError: E-DATA-LINK, a name that leads out of the folder.
     """
-    rows = list(csv.DictReader(io.StringIO(text)))
-    if not rows or FILE_NAME not in rows[0]:
+    if FILE_NAME not in listed.columns:
         notes.append(f"{where} has no column '{FILE_NAME}' and is not used.")
         return None
-    names = [checked_name(str(row[FILE_NAME]), f"{where}:{number}") for number, row in enumerate(rows, 2)]
-    missing = [f"{where}:{number} ({name})" for number, name in enumerate(names, 2) if name not in present]
-    if missing:
-        raise DataError(
-            "DATA-ROW",
-            f"{len(missing):,} of {len(names):,} files named in {where} are not there",
-            where=", ".join(missing[:PLACES_SHOWN]) + (" ..." if len(missing) > PLACES_SHOWN else ""),
-            remedy="put the files back, or remove these rows",
-        )
+    names: list[str | None] = []
+    for i, value in enumerate(listed.column(FILE_NAME)):
+        name = checked_name(str(value), listed.place(i)) if value not in (None, "") else None
+        names.append((PurePosixPath(folder) / name).as_posix() if name is not None else None)
     unnamed = len(set(present) - set(names))
     if unnamed:
         notes.append(f"Files that {where} does not name are not used: {unnamed:,}.")
-    columns: dict[str, list[str]] = {kind: [present[name].relative_to(root).as_posix() for name in names]}
-    columns |= {key: [row[key] for row in rows] for key in rows[0] if key not in (FILE_NAME, kind, None)}
-    arrow = pa.table({key: pa.array(values, pa.large_string()) for key, values in columns.items()})
-    return Table(arrow, Places.of_lines(where, range(2, len(rows) + 2)), Files(root, (kind,)))
+    others = listed.arrow.drop_columns([name for name in (FILE_NAME, kind) if name in listed.columns])
+    return Table(others.add_column(0, kind, pa.array(names, pa.large_string())), listed.places, Files(root, (kind,)))
 
 
-def checked_name(name: str, where: str) -> str:
-    """A file name in a table, as it may be used.
+def resolved(table: Table, folder: Path | None) -> Table:
+    """The same table, with the columns that name pictures or sound known as such.
 
-    Raises:
-        DataError: E-DATA-LINK for one that leads out of its folder, or is no name of a file.
+    A column is one where each value has such a suffix; where some have spaces, as sentences about files do, some of the
+    files must be there, too. Otherwise that is seen when they are read, of a column that is read.
+
+    Args:
+        folder: What the names are relative to; None: as the user typed them.
     """
-    parts = PurePosixPath(name).parts
-    is_foreign = re.match(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://|file:", name) is not None
-    if not parts or is_foreign or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise DataError(
-            "DATA-LINK",
-            f"{name!r} is no name of a file inside the data folder",
-            where=where,
-            remedy="write names relative to the folder, with forward slashes",
-        )
-    return PurePosixPath(name).as_posix()
-
-
-def resolved(table: Table, folder: Path) -> Table:
-    """The same table, with the columns that name pictures or sound beside it known as such.
-
-    A column is one where each of its values has such a suffix and the first file is there.
-
-    Raises:
-        DataError: E-DATA-ROW, other files are not there; E-DATA-LINK.
-    """
-    found = tuple(name for name in table.columns if _names_files(table, name, folder))
-    if not found:
-        return table
-    for column in found:
-        values = table.column(column)
-        missing = []
-        for i, value in enumerate(values):
-            if value is not None and not (folder / checked_name(value, table.place(i))).is_file():
-                missing.append(f"{table.place(i)} ({value})")
-        if missing:
-            raise DataError(
-                "DATA-ROW",
-                f"{len(missing):,} of {len(values):,} files named in column {column!r} are not there",
-                where=", ".join(missing[:PLACES_SHOWN]) + (" ..." if len(missing) > PLACES_SHOWN else ""),
-                remedy=f"names are relative to {folder}; put the files there, or remove these rows",
-            )
-    return Table(table.arrow, table.places, Files(folder, found))
+    named = tuple(name for name in table.columns if _names_files(table, name, folder or Path()))
+    brings_files = any(holds_bytes(table.arrow_column(name).type) for name in table.columns)
+    return Table(table.arrow, table.places, Files(folder, named)) if named or brings_files else table
 
 
 def _names_files(table: Table, name: str, folder: Path) -> bool:
     if not pa.types.is_large_string(table.arrow_column(name).type):
         return False
-    first: str | None = None
-    for value in _values(table, name):
-        if kind_of(value) is None or len(value) > 1024:
+    first: list[str] = []
+    has_spaces = False
+    for value in filter(None, _values(table, name)):
+        if kind_of(value) is None or len(value) > LONGEST_NAME:
             return False
-        first = first or value
+        has_spaces |= " " in value
+        if len(first) < NAMES_LOOKED_FOR:
+            first.append(value)
+    return any(_is_file(folder / value) for value in first) if has_spaces else bool(first)
+
+
+def _is_file(path: Path) -> bool:
     try:
-        return first is not None and (folder / first).is_file()
-    except (OSError, ValueError):
+        return path.is_file()
+    except (OSError, ValueError):  # no name that any file could have
         return False
 
 
-def _values(table: Table, name: str) -> Iterator[str]:
+def first_name(table: Table, name: str) -> str:
+    """The first value of a column that is there; empty where none is."""
+    return next(filter(None, _values(table, name)), "")
+
+
+def _values(table: Table, name: str) -> Iterator[str | None]:
     for chunk in table.arrow_column(name).chunks:
-        yield from (value for value in chunk.to_pylist() if value is not None)
+        yield from (value for value in chunk.to_pylist())

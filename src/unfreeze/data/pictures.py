@@ -62,9 +62,7 @@ def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
     Args:
         pixels: (height, width, 3) or (height, width), uint8.
     """
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return {"bytes": file.getvalue(), "path": None}
+    return encoded_picture(Image.fromarray(pixels))
 
 
 def encoded_picture(picture: Image.Image) -> dict[str, bytes | None]:
@@ -130,6 +128,5 @@ def _refused(what: str, place: str) -> DataError:
         "DATA-PICTURE",
         f"the picture cannot be read: {what}",
         where=place,
-        remedy="correct or remove the file; read are JPEG, PNG, GIF, BMP, WebP and TIFF"
-        "\nor leave out what cannot be read, counted: --set data.drop_broken=true",
+        remedy="correct or remove the file; read are JPEG, PNG, GIF, BMP, WebP and TIFF",
     )

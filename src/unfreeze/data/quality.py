@@ -122,6 +122,7 @@ class DataFacts:
     uneven: float | None = None
     max_length: int | None = None
     noun: str = "texts"
+    takes_class_weights: bool = True
 
     def sentences(self) -> list[str]:
         """What a person wants to know first, one sentence a split."""
@@ -167,7 +168,8 @@ class DataFacts:
             train = self.splits["train"]
             # Class weights are for rows with one class each.
             has_one_class_a_row = sum(train.classes.values()) == train.rows
-            advice = "; --set train.class_weights=balanced gives each the same weight" if has_one_class_a_row else ""
+            is_advised = has_one_class_a_row and self.takes_class_weights
+            advice = "; --set train.class_weights=balanced gives each the same weight" if is_advised else ""
             yield f"{text}{advice}."
 
     def to_json(self) -> dict[str, Any]:
@@ -183,6 +185,13 @@ class DataFacts:
         }
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a raw value is no label: None, empty text or NaN. The texts "NA" and "null" are labels."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def facts(
     splits_by_name: Mapping[str, Table],
     roles: Roles,
@@ -192,6 +201,7 @@ def facts(
     *,
     contents: Callable[[Table, Roles], Iterable[str]] = joined_texts,
     noun: str = "texts",
+    takes_class_weights: bool = True,
 ) -> DataFacts:
     """Count what there is to know about the rows.
 
@@ -204,9 +214,10 @@ def facts(
         max_length: Where the model cuts, in tokens.
         contents: What each row is about, by which equal ones are found.
         noun: What the rows' inputs are; characters are counted of texts alone.
+        takes_class_weights: Whether the task has them to advise.
     """
     splits = {name: SplitFacts(len(table)) for name, table in splits_by_name.items()}
-    found = DataFacts(splits, max_length=max_length, noun=noun)
+    found = DataFacts(splits, max_length=max_length, noun=noun, takes_class_weights=takes_class_weights)
     labels = labels_by_split or {name: _labels_of(table, roles) for name, table in splits_by_name.items()}
     _compare_texts(found, splits_by_name, roles, labels, contents)
     for name, split in found.splits.items():
@@ -222,7 +233,15 @@ def facts(
     return found
 
 
-def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool = False, noun: str = "texts") -> None:
+def check_rows(
+    table: Table,
+    roles: Roles,
+    *,
+    split: str,
+    skip_unlabelled: bool = False,
+    noun: str = "texts",
+    is_unlabelled: Callable[[Any], bool] = is_missing,
+) -> None:
     """Stop before training on rows that cannot be used.
 
     Args:
@@ -230,7 +249,8 @@ def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool 
         roles: What was decided on the training rows; the columns must be in this table, too.
         split: Its name, for messages.
         skip_unlabelled: True where the caller leaves rows without label out (see `unlabelled_rows`).
-        noun: What the rows' inputs are.
+        noun: What the rows' inputs are; files are looked for when they are read.
+        is_unlabelled: Whether a value of the label column is none.
 
     Raises:
         DataError: E-DATA-COLUMN, E-DATA-EMPTY, E-DATA-ROW (a text that is missing), E-DATA-TEXT (all texts empty),
@@ -247,7 +267,7 @@ def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool 
                 remedy=did_you_mean(name, table.columns),
             )
     _check_inputs(table, roles, split, noun)
-    missing = unlabelled_rows(table, roles)
+    missing = unlabelled_rows(table, roles, is_unlabelled)
     if len(missing) and not skip_unlabelled:
         found = Found(len(missing), [table.place(int(i)) for i in missing[:PLACES_SHOWN]])
         raise DataError(
@@ -258,18 +278,12 @@ def check_rows(table: Table, roles: Roles, *, split: str, skip_unlabelled: bool 
         )
 
 
-def unlabelled_rows(table: Table, roles: Roles) -> NDArray[np.int64]:
+def unlabelled_rows(table: Table, roles: Roles, is_unlabelled: Callable[[Any], bool] = is_missing) -> NDArray[np.int64]:
     """Indices of the rows whose label (or one of several label columns) is missing: None, NaN or an empty text."""
     missing = np.zeros(len(table), dtype=bool)
     for name in _label_columns(roles):
-        missing |= np.fromiter((_is_missing(value) for value in table.column(name)), dtype=bool, count=len(table))
+        missing |= np.fromiter((is_unlabelled(value) for value in table.column(name)), dtype=bool, count=len(table))
     return np.flatnonzero(missing).astype(np.int64)
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _label_columns(roles: Roles) -> tuple[str, ...]:
@@ -282,14 +296,14 @@ def _check_inputs(table: Table, roles: Roles, split: str, noun: str) -> None:
         if column.null_count == len(table):
             what = f"the column {name!r} is empty in all {split} rows"
             raise DataError("DATA-TEXT", what, where=table.place(0))
-        if column.null_count:
+        if column.null_count and noun == "texts":
             absent = np.flatnonzero(pc.is_null(column).to_numpy())
             raise DataError(
                 "DATA-ROW",
-                f"{len(absent):,} {split} rows have no {noun.removesuffix('s')} in {name!r}",
+                f"{len(absent):,} {split} rows have no text in {name!r}",
                 where=", ".join(table.place(int(i)) for i in absent[:PLACES_SHOWN])
                 + (" ..." if len(absent) > PLACES_SHOWN else ""),
-                remedy='write the text, or "" for a text that is empty on purpose' if noun == "texts" else "",
+                remedy='write the text, or "" for a text that is empty on purpose',
             )
     if noun == "texts" and all(_is_empty(text) for text in joined_texts(table, roles)):
         raise DataError(
@@ -351,7 +365,7 @@ def _compare_texts(
                     pair.add(f"{table.place(i)} = {places[earlier](first_of[earlier][digest])}")
             if any(digest in digests for digests in first_of):
                 shared.append(i)
-            if i < len(row_labels) and not _is_missing(row_labels[i]):
+            if i < len(row_labels) and not is_missing(row_labels[i]):
                 label = _label_key(row_labels[i])
                 if label_of.setdefault(digest, label) != label:
                     found.conflicts.add(table.place(i))
@@ -373,7 +387,7 @@ def _quantiles(lengths: NDArray[Any]) -> dict[str, int]:
 
 
 def _count_labels(split: SplitFacts, labels: list[Any]) -> None:
-    known = [label for label in labels if not _is_missing(label)]
+    known = [label for label in labels if not is_missing(label)]
     if known and all(isinstance(label, float) for label in known):
         split.label_range = (float(min(known)), float(np.mean(known)), float(max(known)))
         return

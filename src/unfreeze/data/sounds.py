@@ -160,6 +160,5 @@ def _refused(what: str, place: str) -> DataError:
         "DATA-SOUND",
         f"the recording cannot be read: {what}",
         where=place,
-        remedy="correct or remove the file, or write it as WAV or FLAC (ffmpeg -i FILE FILE.flac)"
-        "\nor leave out what cannot be read, counted: --set data.drop_broken=true",
+        remedy="correct or remove the file, or write it as WAV or FLAC (ffmpeg -i FILE FILE.flac)",
     )

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 
 from unfreeze.data import conll, media, pictures
+from unfreeze.data.columns import FILE_NOUNS, file_columns
+from unfreeze.data.contents import checked_name
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
 from unfreeze.data.table import Places, Table, TableBuilder, check_names, joined, shortened
 from unfreeze.errors import DataError, did_you_mean
@@ -122,6 +124,16 @@ def read(
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:
     if isinstance(data, str | os.PathLike):
         return _read_path(os.fspath(data), reading, wanted)
+    return _with_files_as_typed(_read_object(data, role, reading, wanted))
+
+
+def _with_files_as_typed(splits: Splits) -> Splits:
+    """Names of files in rows that come from Python mean what they would mean there."""
+    changes: dict[str, Any] = {name: media.resolved(table, None) for name, table in splits.tables().items()}
+    return replace(splits, **changes)
+
+
+def _read_object(data: Any, role: str, reading: Reading, wanted: str) -> Splits:
     kind = f"{type(data).__module__.partition('.')[0]}.{type(data).__name__}"
     if kind == "datasets.DatasetDict":
         return _from_dataset_dict(data, role, reading, wanted)
@@ -212,10 +224,12 @@ def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) ->
     label_names, label_files = _side_files(entries, reading)
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = _name_of(root / "train")
-    if _kind_inside(root) is not None:
-        tables = [entry for entry in tables if entry.name != media.METADATA]
+    kind = _kind_inside(root)
+    if kind is not None:
+        tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
-        reading.notes.append(f"{tables[0].name} is the only table in the folder.")
+        which = "only table in the folder" if kind is None else f"table that names the {FILE_NOUNS[kind]}"
+        reading.notes.append(f"{tables[0].name} is the {which}.")
         _note_ignored([e for e in entries if e not in label_files | {tables[0]}], reading)
         return Splits(_read_table(tables[0], tables[0].name, reading), name=name, label_names=label_names)
     if tables:
@@ -225,8 +239,11 @@ def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) ->
             where=str(root),
             remedy="name one of the files, or call them train, validation and test",
         )
-    table = _class_folders(root, root, reading)
-    _note_ignored([e for e in entries if e not in label_files and not e.is_dir()], reading)
+    table = _class_folders(root, root, reading, kind)
+    unused = [e for e in entries if e not in label_files and not e.is_dir()]
+    if kind is not None:
+        unused = [e for e in unused if e.name != media.METADATA and media.kind_of(e.name) != kind]
+    _note_ignored(unused, reading)
     return Splits(table, name=name, label_names=label_names)
 
 
@@ -293,12 +310,24 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
     folder = group[0]
     entries = _visible(folder, root)
     tables = [entry for entry in entries if _is_table(entry)]
-    if _kind_inside(folder) is not None:
-        tables = [entry for entry in tables if entry.name != media.METADATA]
+    kind = _kind_inside(folder)
+    if kind is not None:
+        tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
         _note_ignored([entry for entry in entries if entry != tables[0]], reading)
         return _read_table(tables[0], _relative(tables[0], root), reading)
-    return _class_folders(folder, root, reading)
+    return _class_folders(folder, root, reading, kind)
+
+
+def _lists_files(entry: Path, kind: media.Kind, reading: Reading) -> bool:
+    """Whether a table among pictures or sound has a row for each of them; metadata.csv is read with the folders."""
+    if entry.name == media.METADATA:
+        return False
+    try:
+        table = _read_table(entry, entry.name, Reading(reading.encoding))
+    except DataError:
+        return False  # it is no data then, and is named among what is not used
+    return bool(file_columns(table, kind))
 
 
 def _note_ignored(entries: list[Path], reading: Reading) -> None:
@@ -351,9 +380,8 @@ def _label_names(path: Path, reading: Reading) -> list[str] | None:
 # one folder a class
 
 
-def _class_folders(folder: Path, root: Path, reading: Reading) -> Table:
+def _class_folders(folder: Path, root: Path, reading: Reading, kind: media.Kind | None) -> Table:
     """Rows of ``folder/<class>/**/<file>``; the class is the name of the first folder."""
-    kind = _kind_inside(folder)
     return _texts(folder, root, reading) if kind is None else _media_rows(folder, root, reading, kind)
 
 
@@ -405,13 +433,15 @@ def _media_rows(folder: Path, root: Path, reading: Reading, kind: media.Kind) ->
             others[path.suffix] = others.get(path.suffix, 0) + 1
     _note_other_files(others, f"{kind} files", reading)
     for name in files:
-        media.checked_name(name, name)
+        checked_name(name, name)
     sorted_by_class = {name: path.relative_to(folder).parts[0] for name, path in files.items() if "/" in name}
     classes = {class_: _class_name(folder / class_, root) for class_ in set(sorted_by_class.values())}
     where = folder / media.METADATA
     if where.is_file():
-        text = read_whole_text(where, _relative(where, root), reading)
-        listed = media.with_metadata(text, _relative(where, root), files, kind, root, reading.notes)
+        shown, present = _relative(where, root), {_file_name(path, root) for path in files.values()}
+        inside = folder.relative_to(root).as_posix()
+        table = read_file(where, shown, reading)
+        listed = media.with_metadata(table, shown, inside, present, kind, root, reading.notes)
         if listed is not None:
             return _with_folders(listed, kind, folder, root) if classes and "label" not in listed.columns else listed
     if not classes:
@@ -423,7 +453,7 @@ def _media_rows(folder: Path, root: Path, reading: Reading, kind: media.Kind) ->
 
 def _with_folders(table: Table, kind: media.Kind, folder: Path, root: Path) -> Table:
     """The folder that each file lies in, beside what metadata.csv says: which of them is the label is asked of both."""
-    below = [(root / name).relative_to(folder) for name in table.column(kind)]
+    below = [(root / name).relative_to(folder) if name else Path() for name in table.column(kind)]
     labels = [path.parts[0] if len(path.parts) > 1 else None for path in below]
     return Table(table.arrow.append_column("folder", pa.array(labels, pa.large_string())), table.places, table.files)
 
@@ -549,8 +579,8 @@ def plain_file(item: Any, place: str, noun: str) -> Any:
         DataError: E-DATA-ROW.
     """
     value = _plain(item)
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
+    if isinstance(value, str):
+        return value
     if isinstance(value, bytes):
         return {"bytes": value, "path": None}
     if isinstance(value, Mapping) and "bytes" in value:
@@ -565,7 +595,9 @@ def _plain(value: Any) -> Any:
         return None
     if hasattr(value, "getbands") and hasattr(value, "save"):  # a picture of Pillow's
         return pictures.encoded_picture(value)
-    if isinstance(value, np.generic):
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, np.ndarray):
         value = value.tolist()

@@ -203,7 +203,8 @@ def _check_held_out(division: Division, fraction: float, test_fraction: float, *
             raise DataError(
                 "DATA-SPLIT",
                 f"no group can be held out for {name}: they are too few or too large, or each class is in one group",
-                remedy="name a file of its own for it, or leave data.group away",
+                remedy="name a file of its own for it (data.validation, data.test), or hold nothing out: "
+                "--set data.validation=0",
             )
 
 

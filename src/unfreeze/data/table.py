@@ -11,20 +11,22 @@ import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Number
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unfreeze.data.contents import digest_of
 from unfreeze.errors import DataError, did_you_mean
-from unfreeze.types import Row
+from unfreeze.types import Files, Row
 
 BLOCK_ROWS = 4096
+# Of values that are bytes, so that a block of pictures stays below what Arrow's 32-bit offsets reach.
+BLOCK_BYTES = 1 << 28
 DEEPEST_VALUE = 64
 
 
@@ -68,34 +70,6 @@ class Places:
     def __getitem__(self, i: int) -> str:
         name, line = self.names[self.which[i]], int(self.lines[i])
         return f"{name}:{line}" if line else name
-
-
-@dataclass(frozen=True)
-class Files:
-    """Columns whose values are names of files.
-
-    Attributes:
-        folder: What the names are relative to.
-        columns: Which they are.
-    """
-
-    folder: Path
-    columns: tuple[str, ...]
-
-
-def read_bytes(path: Path, place: str) -> bytes:
-    """A file's content.
-
-    Raises:
-        DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
-    """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError("DATA-MISSING", f"there is no file {path.name!r}", where=place) from None
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror or error}"
-        raise DataError("DATA-UNREADABLE", what, where=place) from None
 
 
 class Table:
@@ -150,16 +124,12 @@ class Table:
         """Row `i`, counted from 0 in this table."""
         i = range(len(self))[i]
         values = {name: column[i].as_py() for name, column in zip(self.columns, self.arrow.columns, strict=True)}
-        return Row(i, values, self.places[i], self._folder)
-
-    @property
-    def _folder(self) -> str:
-        return str(self.files.folder) if self.files is not None else ""
+        return Row(i, values, self.places[i], self.files)
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), BLOCK_ROWS):
             for i, values in enumerate(self.arrow.slice(start, BLOCK_ROWS).to_pylist(), start):
-                yield Row(i, values, self.places[i], self._folder)
+                yield Row(i, values, self.places[i], self.files)
 
     def column(self, name: str) -> list[Any]:
         """All values of one column as Python objects.
@@ -188,6 +158,13 @@ class Table:
         """The same rows without some columns."""
         return Table(self.arrow.drop_columns(list(names)), self.places, self.files)
 
+    def reading(self, columns: Sequence[str]) -> Table:
+        """The same rows; of the columns that name files, only these are ever opened."""
+        if self.files is None:
+            return self
+        kept = tuple(name for name in self.files.columns if name in columns)
+        return Table(self.arrow, self.places, replace(self.files, columns=kept))
+
     def select(self, indices: Iterable[int] | NDArray[np.int64]) -> Table:
         """The rows at `indices`, in that order, with the places they came from."""
         chosen = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices), dtype=np.int64)
@@ -208,7 +185,7 @@ class Table:
         """
         digest = hashlib.sha256(json.dumps([self.columns, len(self)]).encode())
         for name, column in zip(self.columns, self.arrow.columns, strict=True):
-            if self.files is not None and name in self.files.columns:
+            if (self.files is not None and name in self.files.columns) or holds_bytes(column.type):
                 digest.update("".join(self.contents(name)).encode())
                 continue
             for start in range(0, len(self), BLOCK_ROWS):
@@ -223,37 +200,19 @@ class Table:
             DataError: E-DATA-MISSING, E-DATA-UNREADABLE.
         """
         for row in self:
-            data = bytes_of(row, name)
-            yield content_digest(data).hex() if data is not None else ""
+            digest = digest_of(row, name)
+            yield digest.hex() if digest is not None else ""
 
     def __repr__(self) -> str:
         return f"Table({len(self):,} rows: {', '.join(self.columns)})"
 
 
-def content_digest(data: bytes) -> bytes:
-    """16 bytes that stand for the content of a file."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def bytes_of(row: Row, column: str) -> bytes | None:
-    """What a row has in a column of pictures or sound: a file's content, or bytes as the Hub's data sets keep them.
-
-    Raises:
-        DataError: E-DATA-MISSING, E-DATA-UNREADABLE, E-DATA-ROW.
-    """
-    value = row.values.get(column)
-    if value is None:
-        return None
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
-        return bytes(value["bytes"])
-    if isinstance(value, Mapping) and isinstance(value.get("path"), str):
-        value = value["path"]
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        what = f"column {column!r} holds neither a file name nor the bytes of a file: {shortened(value)}"
-        raise DataError("DATA-ROW", what, where=row.place)
-    return read_bytes(Path(row.folder) / value, row.place)
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column keeps files as the Hub's data sets do, ``{bytes, path}``."""
+    if not pa.types.is_struct(kind):
+        return False
+    fields = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+    return "bytes" in fields and (pa.types.is_large_binary(fields["bytes"]) or pa.types.is_null(fields["bytes"]))
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -280,6 +239,7 @@ class TableBuilder:
         self._rows: list[Mapping[str, Any]] = []
         self._lines: array[int] = array("q")
         self._blocks: list[pa.Table] = []
+        self._bytes = 0
 
     def add(self, values: Mapping[str, Any], line: int) -> None:
         """Append one row.
@@ -297,7 +257,8 @@ class TableBuilder:
                 self._check_kind(name, value, line)
         self._rows.append(values)
         self._lines.append(line)
-        if len(self._rows) == BLOCK_ROWS:
+        self._bytes += sum(_size(value) for value in values.values())
+        if len(self._rows) == BLOCK_ROWS or self._bytes >= BLOCK_BYTES:
             self._flush()
 
     def finish(self) -> Table:
@@ -346,7 +307,7 @@ class TableBuilder:
         if self._rows:
             arrays = [self._array(name) for name in self._names]
             self._blocks.append(pa.table(arrays, names=list(self._names)))
-            self._rows = []
+            self._rows, self._bytes = [], 0
 
     def _array(self, name: str) -> pa.Array:
         values = [row.get(name) for row in self._rows]
@@ -441,4 +402,23 @@ def _reduced(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.large_string())
     if pa.types.is_decimal(kind):
         return column.cast(pa.float64()) if kind.scale else column.cast(pa.int64())
-    return column
+    wide = _with_wide_offsets(kind)
+    return column if wide == kind else column.cast(wide)
+
+
+def _with_wide_offsets(kind: pa.DataType) -> pa.DataType:
+    """Bytes with offsets of 64 bits, alone or in ``{bytes, path}``: a column of pictures soon exceeds 2 GiB."""
+    if pa.types.is_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if not pa.types.is_struct(kind):
+        return kind
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    if not any(pa.types.is_binary(f.type) or pa.types.is_binary_view(f.type) for f in fields):
+        return kind
+    return pa.struct([f.with_type(_with_wide_offsets(f.type)) for f in fields])
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    return len(value) if isinstance(value, bytes) else 0

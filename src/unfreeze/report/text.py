@@ -107,4 +107,6 @@ def _next(records: Records) -> list[str]:
         return [f"Next: {without_paths(status.next)}"] if status.next else []
     if records.strongest is not None and records.strongest.verdict != "better":
         return [f"Next, the same command with {attempt}" for attempt in next_attempts(records)[:1]]
-    return [f'Next: unfreeze predict {shlex.quote(_relative(records.run.folder))} "..."'] if records.headline else []
+    roles = records.data.get("roles") or {}
+    inputs = '"..."' if len(roles.get("text") or ()) == 1 else "FILE"
+    return [f"Next: unfreeze predict {shlex.quote(_relative(records.run.folder))} {inputs}"] if records.headline else []

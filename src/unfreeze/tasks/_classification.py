@@ -46,6 +46,13 @@ class ClassificationTask(Task):
     class_weights: Literal["balanced"] | dict[str, float] | None = None
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share = self.label_smoothing
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            what = f"label_smoothing is a share from 0 to below 1, not {share!r}"
+            raise TaskError("TASK", what, where="options.label_smoothing", remedy="--set train.label_smoothing=0.1")
+
     # what the labels are -----------------------------------------------------------------------------------------
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
@@ -63,7 +70,10 @@ class ClassificationTask(Task):
             place=train.place,
         )
         self._check_class_weights(space)
-        return space
+        if self.label_smoothing and space.problem_type != "single_label_classification":
+            what = f"label smoothing does not apply to {space.problem_type}"
+            raise TaskError("TASK", what, where="train.label_smoothing", remedy="leave it away")
+        return space.of_rows(len(train))
 
     def restore_targets(self, stored: Any) -> LabelSpace:
         return LabelSpace.from_json(stored)

@@ -7,21 +7,34 @@ file that changes while a run reads it is noticed by its digest.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+import torch
 
-from unfreeze.data.table import Table, bytes_of, content_digest, read_bytes
-from unfreeze.errors import DataError
-from unfreeze.types import Row
+from unfreeze.data import contents
+from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
+from unfreeze.errors import DataError, TaskError
+from unfreeze.tasks._classification import ClassificationTask
+from unfreeze.tasks.base import Task
+from unfreeze.types import Example, Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
+    from unfreeze.models.loading import LoadedModel, ModelSource
+    from unfreeze.recipe import DataRecipe
 
 T = TypeVar("T")
 R = TypeVar("R")
+# Items that wait for a thread at a time: rows may hold their pictures.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class FileSource:
     Attributes:
         path: The file; None where the row brought its bytes.
         data: The bytes, where the row brought them.
-        digest: Of the content, as it was when the row was encoded.
+        digest: Of the content, as it was when it was first read.
         place: For messages.
     """
 
@@ -46,53 +59,167 @@ class FileSource:
         Raises:
             DataError: E-DATA-MISSING, E-DATA-UNREADABLE; E-DATA-CHANGED where the file is no longer what it was.
         """
-        if self.path is None:
-            return self.data or b""
-        data = read_bytes(self.path, self.place)
-        if content_digest(data) != self.digest:
-            raise DataError(
-                "DATA-CHANGED",
-                "the file has changed since it was read first",
-                where=self.place,
-                remedy="leave the data alone while a run reads it; then start anew",
-            )
-        return data
+        return self.data or b"" if self.path is None else contents.read(self.path, self.place, self.digest)
 
 
-def source_of(row: Row, column: str, noun: str) -> tuple[FileSource, bytes]:
-    """Where a row's content comes from, and the content.
+class ReadsFiles(Task):
+    """What tasks share that read one column of pictures or recordings.
 
-    Args:
-        noun: What it is, in a word.
-
-    Raises:
-        DataError: E-DATA-ROW without one, E-DATA-MISSING, E-DATA-UNREADABLE.
+    Class attributes:
+        noun: What one of them is, in a word.
     """
-    data = bytes_of(row, column)
-    if data is None:
-        raise DataError("DATA-ROW", f"there is no {noun} in column '{column}'", where=row.place)
-    value = row.values[column]
-    path = Path(row.folder) / value if isinstance(value, str) else None
-    return FileSource(path, None if path is not None else data, content_digest(data), row.place), data
+
+    noun: ClassVar[str]
+
+    @classmethod
+    def recognises(cls, table: Table) -> str | None:
+        column = recognised_files(table, cls.input_role)
+        return f"'{column}' holds {cls.noun}s" if column is not None else None
+
+    @property
+    def column(self) -> str:
+        """The one that is read."""
+        (name,) = self.roles.text
+        return name
+
+    @abstractmethod
+    def check_file(self, data: bytes, place: str) -> None:
+        """Decode all of a file.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+
+    def contents(self, table: Table, roles: Roles) -> Iterator[str]:
+        (column,) = roles.text
+        return table.contents(column)
+
+    def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
+        """Rows whose file cannot be read; every file is decoded once."""
+        (column,) = roles.text
+
+        def problem(row: Row) -> DataError | None:
+            try:
+                data = contents.content_of(row, column)
+                if data is None:
+                    return self._nothing_in(row, column)
+                self.check_file(data, row.place)
+            except DataError as error:
+                return error
+            return None
+
+        return {index: error for index, error in enumerate(in_threads(problem, table)) if error is not None}
+
+    def _nothing_in(self, row: Row, column: str) -> DataError:
+        return DataError("DATA-ROW", f"there is no {self.noun} in column '{column}'", where=row.place)
+
+    def source_of(self, row: Row) -> FileSource:
+        """Where a row's content comes from.
+
+        Raises:
+            DataError: E-DATA-ROW without one, E-DATA-LINK, E-DATA-MISSING, E-DATA-UNREADABLE.
+        """
+        path, digest = contents.path_of(row, self.column), contents.digest_of(row, self.column)
+        if digest is None:
+            raise self._nothing_in(row, self.column)
+        return FileSource(path, contents.content_of(row, self.column) if path is None else None, digest, row.place)
+
+    def row_values(self, item: Any, place: str) -> dict[str, Any]:
+        """A file, its bytes, or an object of it."""
+        from unfreeze.data.sources import plain_file
+
+        return {self.column: plain_file(item, place, self.noun)}
+
+    def beginning(self, example: Example, tokens: int) -> Example:
+        return example
+
+    def shown(self, row: Row) -> str:
+        value = row.values[self.column]
+        return value if isinstance(value, str) else row.place
 
 
-def content_of(source: FileSource, settings: Any) -> np.ndarray:
+@dataclass
+class FileClassification(ReadsFiles, ClassificationTask):
+    """One class, several classes or a number for a picture or a recording.
+
+    Class attributes:
+        auto_class: Name of the class of transformers whose models have such a head.
+
+    Options (see `unfreeze.tasks._classification` for the others):
+        augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded, which
+            see them as they are; ``always``: in those too, which are then not recorded; ``none``.
+    """
+
+    auto_class: ClassVar[str]
+    compares_with: ClassVar[tuple[str, ...]] = ("majority", "frozen features")
+
+    augmentation: Literal["auto", "always", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augmentation not in ("auto", "always", "none"):
+            raise TaskError(
+                "TASK",
+                f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}",
+                where="options.augmentation",
+            )
+
+    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
+        column, label, group = (getattr(asked, self.input_role), asked.label, asked.group) if asked else (None,) * 3
+        return guess_file_roles(
+            table, self.input_role, column=column, label=label, group=group, needs_label=needs_label
+        )
+
+    def adapted(self, config: Any) -> Any:
+        """A model's configuration as this task uses it; never changed in place."""
+        return config
+
+    def build(self, source: ModelSource, config: Any) -> LoadedModel:
+        import transformers
+
+        from unfreeze.models.heads import build_classifier
+
+        return build_classifier(
+            source,
+            self.adapted(config),
+            auto_class=getattr(transformers, self.auto_class),
+            keep_head=self._may_keep_head,
+            allow_remote_code=self.allows_remote_code,
+            **self._head(),
+        )
+
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        import transformers
+
+        from unfreeze.models.heads import classifier_config
+
+        wanted = classifier_config(self.adapted(config), **self._head())
+        return getattr(transformers, self.auto_class).from_config(wanted, dtype=torch.float32)
+
+    @abstractmethod
+    def variation(self) -> str:
+        """How training rows are varied, as the plan says it."""
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        why = {
+            "auto": f"{self.variation()}, in phases that go through the whole model; not in recorded ones",
+            "always": f"{self.variation()}, in every phase: none is recorded",
+            "none": "training rows are seen as they are",
+        }
+        return [("options.augmentation", self.augmentation, why[self.augmentation])]
+
+    @property
+    def augments(self) -> bool:  # type: ignore[override]
+        return self.augmentation != "none"
+
+    @property
+    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
+        return self.augmentation == "always"
+
+
+def recorded_as(source: FileSource, settings: Any) -> np.ndarray:
     """What is recorded of an example depends on: the file, and how it is brought into the model's form; (16,) uint8."""
-    return np.frombuffer(content_digest(source.digest + str(settings).encode()), dtype=np.uint8)
-
-
-def unreadable(table: Table, column: str, noun: str, check: Callable[[bytes, str], Any]) -> dict[int, DataError]:
-    """Rows whose file cannot be read, and why; every file is decoded once."""
-
-    def problem(row: Row) -> DataError | None:
-        try:
-            check(source_of(row, column, noun)[1], row.place)
-        except DataError as error:
-            return error
-        return None
-
-    found = enumerate(in_threads(problem, table))
-    return {index: error for index, error in found if error is not None}
+    return np.frombuffer(contents.content_digest(source.digest + str(settings).encode()), dtype=np.uint8)
 
 
 @cache
@@ -103,4 +230,8 @@ def _pool() -> ThreadPoolExecutor:
 
 def in_threads(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """``[work(item) for item in items]``, several at a time; an error of one is raised."""
-    return list(_pool().map(work, items))
+    remaining = iter(items)
+    found: list[R] = []
+    while block := list(islice(remaining, _BLOCK)):
+        found.extend(_pool().map(work, block))
+    return found

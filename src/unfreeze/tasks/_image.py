@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from unfreeze.data.pictures import decode
-from unfreeze.tasks._files import FileSource, content_of, in_threads, source_of
+from unfreeze.errors import ModelError
+from unfreeze.tasks._files import FileSource, in_threads, recorded_as
 from unfreeze.types import Example, Row
 
 # A picture counts as so many tokens as patches of this side would be: the unit that budgets are in.
@@ -22,6 +23,8 @@ CROPS = ((1_000, 0.35), (10_000, 0.5))
 MILDEST_CROP = 0.7
 # Of a random crop, as usual since Szegedy et al. 2015, arXiv 1409.4842, section 6.
 ASPECTS = (3 / 4, 4 / 3)
+# Of the longer side to the shorter, of what goes into a processor that cuts to the middle.
+MOST_ASPECT = 8
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,54 @@ class Picture:
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.is_mirrored else picture
 
 
-def example_of(row: Row, column: str, processor: Any, target: Any) -> Example:
-    """One example of a row's picture.
-
-    Raises:
-        DataError: E-DATA-ROW without a picture, E-DATA-MISSING, E-DATA-UNREADABLE.
-    """
-    file, _ = source_of(row, column, "picture")
-    content = content_of(file, processor.to_json_string())
+def example_of(row: Row, file: FileSource, processor: Any, target: Any) -> Example:
+    """One example of a row's picture."""
+    content = recorded_as(file, processor.to_json_string())
     return Example({"content": content}, target, row.index, tokens_of(processor), origin=Picture(file))
 
 
 def pixel_values(examples: Sequence[Example], processor: Any) -> dict[str, torch.Tensor]:
     """Model inputs, ``pixel_values`` (batch, channels, height, width) among them."""
-    pictures = in_threads(lambda example: example.origin.pixels(), examples)
+    pictures = in_threads(lambda example: _as_processed(example.origin.pixels(), processor), examples)
     return dict(processor(images=pictures, return_tensors="pt").items())
+
+
+def check_processor(processor: Any, name: str) -> None:
+    """Refuse one that does not bring pictures of every shape to one size.
+
+    Args:
+        name: The model's, for the message.
+
+    Raises:
+        ModelError: E-PROCESSOR.
+    """
+    shapes = [(97, 61), (61, 97), (40, 40)]
+    try:
+        pictures = [_as_processed(Image.new("RGB", shape), processor) for shape in shapes]
+        found = [dict(processor(images=[picture], return_tensors="pt").items()) for picture in pictures]
+        sizes = {tuple(inputs["pixel_values"].shape[1:]) for inputs in found}
+        what = "the image processor brings pictures to different sizes: " + ", ".join(map(str, sorted(sizes)))
+    except Exception as error:
+        sizes, what = (
+            set(),
+            f"the image processor cannot be used: {(str(error).splitlines() or [type(error).__name__])[0]}",
+        )
+    if len(sizes) != 1:
+        remedy = "its preprocessor_config.json needs do_resize with a size of height and width, or do_center_crop"
+        raise ModelError("PROCESSOR", what, where=name, remedy=remedy)
+
+
+def _as_processed(picture: Image.Image, processor: Any) -> Image.Image:
+    """The middle of a very long picture, where the processor cuts to the middle itself, after enlarging the whole.
+
+    A strip of 2,000 x 1 pixels would become one of 448,000 x 224 first.
+    """
+    longest, (width, height) = MOST_ASPECT * min(picture.size), picture.size
+    if not getattr(processor, "do_center_crop", False) or max(width, height) <= longest:
+        return picture
+    longest += (max(width, height) - longest) % 2  # so that the middle stays where it was
+    left, upper = max(0, width - longest) // 2, max(0, height - longest) // 2
+    return picture.crop((left, upper, left + min(width, longest), upper + min(height, longest)))
 
 
 def size_of(processor: Any) -> tuple[int, int]:
@@ -86,13 +122,18 @@ def tokens_of(processor: Any) -> int:
     return max(1, height // PATCH_PIXELS) * max(1, width // PATCH_PIXELS)
 
 
+def least_crop(rows: int) -> float:
+    """The smallest share of a picture's area that a random crop keeps."""
+    return next((share for most, share in CROPS if rows < most), MILDEST_CROP)
+
+
 def varied(example: Example, rows: int, generator: np.random.Generator, *, mirror: bool) -> Example:
     """A random crop, and with `mirror` in half of the cases the mirror image.
 
     Args:
         rows: Of training; see `CROPS`.
     """
-    least = next((share for most, share in CROPS if rows < most), MILDEST_CROP)
+    least = least_crop(rows)
     area, aspect = generator.uniform(least, 1.0), np.exp(generator.uniform(*np.log(ASPECTS)))
     width, height = min(1.0, float(np.sqrt(area * aspect))), min(1.0, float(np.sqrt(area / aspect)))
     left, upper = generator.uniform(0, 1 - width), generator.uniform(0, 1 - height)

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, TaskError, did_you_mean
 from unfreeze.types import Row
 
@@ -48,6 +49,7 @@ class LabelSpace:
         center, scale: Regression targets are trained as (value - center) / scale.
         thresholds: Multi-label decision thresholds, chosen on validation rows; None: 0.5 each.
         counts: Training rows of each class.
+        rows: Training rows.
         reason: Why this problem type.
     """
 
@@ -59,6 +61,7 @@ class LabelSpace:
     scale: float = 1.0
     thresholds: tuple[float, ...] | None = None
     counts: tuple[int, ...] = ()
+    rows: int = 0
     reason: str = ""
     _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -69,6 +72,9 @@ class LabelSpace:
     def width(self) -> int:
         """Outputs of the model: one a class, or 1 for regression."""
         return len(self.labels) or 1
+
+    def of_rows(self, rows: int) -> LabelSpace:
+        return replace(self, rows=rows, _position={})
 
     def with_thresholds(self, thresholds: Iterable[float]) -> LabelSpace:
         return replace(self, thresholds=tuple(float(t) for t in thresholds), _position={})
@@ -135,6 +141,7 @@ class LabelSpace:
             "scale": self.scale,
             "thresholds": list(self.thresholds) if self.thresholds is not None else None,
             "counts": list(self.counts),
+            "rows": self.rows,
             "reason": self.reason,
         }
 
@@ -325,13 +332,6 @@ def parts_of(value: Any) -> list[str]:
         return [canonical(v) for v in value]
     text = canonical(value).strip()
     return _SEPARATOR.split(text) if text else []
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a raw value is no label: None, empty text or NaN. The texts "NA" and "null" are labels."""
-    return (
-        value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
-    )
 
 
 def _whole(text: str) -> int:

@@ -6,25 +6,19 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
-from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.data.sounds import check, facts_of
-from unfreeze.errors import DataError, TaskError
+from unfreeze.errors import TaskError
 from unfreeze.tasks import _audio
-from unfreeze.tasks._classification import ClassificationTask
-from unfreeze.tasks._files import content_of, source_of, unreadable
+from unfreeze.tasks._files import FileClassification, FileSource, recorded_as
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from unfreeze.data.table import Table
-    from unfreeze.models.loading import LoadedModel, ModelSource
-    from unfreeze.recipe import DataRecipe
+    from unfreeze.models.loading import ModelSource
 
 # Where `seconds` is not named: long enough for so many of the training rows, and at most so long.
 KEPT_QUANTILE, MOST_SECONDS = 0.95, 10.0
@@ -32,55 +26,35 @@ FEWEST_SECONDS = 0.5
 
 
 @dataclass
-class AudioClassification(ClassificationTask):
+class AudioClassification(FileClassification):
     """What is heard: spoken commands, emotions, speakers, machines, animals.
 
-    Options (see `unfreeze.tasks._classification` for the others):
+    Options (see `unfreeze.tasks._classification` and `FileClassification` for the others):
         seconds: To which every recording is brought: what is longer is cut, counted, what is shorter is followed by
             silence. Default: what 95 % of the training rows need, at most 10.
-        augmentation: ``auto``: in phases that train through the whole model, recordings are varied at random: another
-            part of long ones, another loudness, SpecAugment's masks; recorded phases see them as they are; ``always``:
-            in those too, which are then not recorded; ``none``.
 
+    Recordings are varied by taking another part of long ones, another loudness, and SpecAugment's masks.
     Loss: see `unfreeze.tasks._classification`.
     """
 
     name: ClassVar[str] = "audio-classification"
     modality: ClassVar[str] = "audio"
     input_role: ClassVar[str] = "audio"
-    compares_with: ClassVar[tuple[str, ...]] = ("majority", "frozen features")
+    noun: ClassVar[str] = "recording"
+    auto_class: ClassVar[str] = "AutoModelForAudioClassification"
 
     seconds: float | None = None
-    augmentation: Literal["auto", "always", "none"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.augmentation not in ("auto", "always", "none"):
-            raise TaskError(
-                "TASK",
-                f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}",
-                where="options.augmentation",
-            )
         value = self.seconds
         if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
             raise TaskError("TASK", f"seconds is a length of time, not {value!r}", where="options.seconds")
+        # Of each recording, by its digest: headers are read once.
+        self._lengths: dict[bytes, float] = {}
 
-    @classmethod
-    def recognises(cls, table: Table) -> str | None:
-        column = recognised_files(table, "audio")
-        return f"'{column}' holds recordings" if column is not None else None
-
-    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
-        audio, label, group = (asked.audio, asked.label, asked.group) if asked else (None, None, None)
-        return guess_file_roles(table, "audio", column=audio, label=label, group=group, needs_label=needs_label)
-
-    def contents(self, table: Table, roles: Roles) -> Iterator[str]:
-        (column,) = roles.text
-        return table.contents(column)
-
-    def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
-        (column,) = roles.text
-        return unreadable(table, column, "recording", check)
+    def check_file(self, data: bytes, place: str) -> None:
+        check(data, place)
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -93,8 +67,7 @@ class AudioClassification(ClassificationTask):
         """In tokens of 20 ms."""
         if asked is not None:
             raise TaskError("TASK", "recordings are measured in seconds: options.seconds", where="train.max_length")
-        (column,) = self.roles.text
-        seconds = np.asarray([facts_of(source_of(row, column, "recording")[1], row.place).seconds for row in train])
+        seconds = np.asarray([self._length_of(self.source_of(row)) for row in train])
         if self.seconds is not None:
             wanted, why = float(self.seconds), "named in the recipe"
         else:
@@ -109,71 +82,43 @@ class AudioClassification(ClassificationTask):
     def _seconds(self) -> float:
         return self.max_length / _audio.TOKENS_PER_SECOND
 
-    def build(self, source: ModelSource, config: Any) -> LoadedModel:
-        from transformers import AutoModelForAudioClassification
+    def _length_of(self, file: FileSource) -> float:
+        """In seconds."""
+        if file.digest not in self._lengths:
+            self._lengths[file.digest] = facts_of(file.read(), file.place).seconds
+        return self._lengths[file.digest]
 
-        from unfreeze.models.heads import build_classifier
-
-        return build_classifier(
-            source,
-            _without_own_masks(config),
-            auto_class=AutoModelForAudioClassification,
-            keep_head=self._may_keep_head,
-            allow_remote_code=self.allows_remote_code,
-            **self._head(),
-        )
-
-    def skeleton(self, config: Any) -> torch.nn.Module:
-        from transformers import AutoModelForAudioClassification
-
-        from unfreeze.models.heads import classifier_config
-
-        wanted = classifier_config(_without_own_masks(config), **self._head())
-        return AutoModelForAudioClassification.from_config(wanted, dtype=torch.float32)
+    def adapted(self, config: Any) -> Any:
+        """Without masks of the model's own: they do not come from our draws, and fail on short recordings."""
+        if not getattr(config, "apply_spec_augment", False):
+            return config
+        changed = copy.deepcopy(config)
+        changed.apply_spec_augment = False
+        return changed
 
     # rows --------------------------------------------------------------------------------------------------------
 
-    @property
-    def augments(self) -> bool:  # type: ignore[override]
-        return self.augmentation != "none"
-
-    @property
-    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
-        return self.augmentation == "always"
-
-    def row_values(self, item: Any, place: str) -> dict[str, Any]:
-        """A file, or its bytes."""
-        from unfreeze.data.sources import plain_file
-
-        (column,) = self.roles.text
-        return {column: plain_file(item, place, "recording")}
-
     def encode(self, row: Row, *, train: bool) -> list[Example]:
-        (column,) = self.roles.text
-        file, data = source_of(row, column, "recording")
-        seconds = facts_of(data, row.place).seconds
-        content = content_of(file, (self.processor.to_json_string(), self._seconds))
+        file = self.source_of(row)
+        seconds = self._length_of(file)
+        content = recorded_as(file, (self.processor.to_json_string(), self._seconds))
         recording = _audio.Recording(file, seconds)
         is_cut = seconds > self._seconds + 1e-6
         target = self._target_of(row, train=train)
         return [Example({"content": content}, target, row.index, self.max_length, is_cut=is_cut, origin=recording)]
 
+    def variation(self) -> str:
+        loudness = f"up to {_audio.LARGEST_GAIN_DB:g} dB louder or softer"
+        return f"another part of long recordings, {loudness}, SpecAugment's masks"
+
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
         return _audio.varied(example, self._seconds, generator)
-
-    def beginning(self, example: Example, tokens: int) -> Example:
-        return example
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         inputs = _audio.model_inputs(examples, self.processor, self._seconds)
         return self._batch(inputs, examples, sum(e.length for e in examples))
 
     # for people --------------------------------------------------------------------------------------------------
-
-    def shown(self, row: Row) -> str:
-        (column,) = self.roles.text
-        value = row.values[column]
-        return value if isinstance(value, str) else row.place
 
     def input_shown(self, example: Example) -> str:
         return f"{example.origin.seconds:.2f} s of sound, brought to {self._seconds:g} s"
@@ -188,12 +133,3 @@ class AudioClassification(ClassificationTask):
             for i in range(2)
             for label, pitch in pitches.items()
         ]
-
-
-def _without_own_masks(config: Any) -> Any:
-    """A copy in which the model masks nothing itself: its masks do not come from our draws, and fail on short ones."""
-    if not getattr(config, "apply_spec_augment", False):
-        return config
-    changed = copy.deepcopy(config)
-    changed.apply_spec_augment = False
-    return changed

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from unfreeze.data.columns import Roles, joined_texts
+from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, RecipeError, did_you_mean
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
@@ -171,6 +172,14 @@ class Task(ABC):
         from unfreeze.tasks import _text
 
         return _text.longest_input(self, asked, train, config)
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        """What the plan shows of the task's own choices, once it is bound: recipe key, value, and why."""
+        return []
+
+    def is_unlabelled(self, value: Any) -> bool:
+        """Whether a value of the label column is none."""
+        return is_missing(value)
 
     def keeps_together(self, table: Table, roles: Roles) -> Sequence[Hashable] | None:
         """A value for each row; rows of equal values stay on one side of a split, beside the user's groups."""

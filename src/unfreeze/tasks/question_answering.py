@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, check_named
+from unfreeze.data.quality import PLACES_SHOWN
+from unfreeze.data.table import shortened
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.answers import AnswerState, scores
 from unfreeze.tasks import _text
@@ -28,6 +30,8 @@ ANSWER_NAMES = ("answers", "answer", "label")
 START_NAMES = ("answer_start", "answer_starts", "start")
 # Of question and text together, that a window must take.
 FEWEST_TOKENS = 12
+# Tokens that windows share: usual since BERT's run_squad.py.
+MOST_SHARED = 128
 # Of the differences between no answer and the best one, in logits: where the threshold may lie.
 _EDGES = np.linspace(-20.0, 20.0, 401)
 
@@ -126,8 +130,11 @@ class QuestionAnswering(Task):
     those of the first token by a threshold, which is chosen on the validation rows (section 4.3).
 
     Options:
-        stride: Tokens that neighbouring windows share.
+        stride: Tokens that neighbouring windows share. Default: 128, and at most a third of a window.
         longest_answer: In tokens.
+
+    Answers are stretches of the text. A training answer that does not stand in it is refused; in rows to evaluate the
+    scores compare texts, and the loss of such a row is that of no answer. An empty answer is none.
 
     Loss: cross-entropy of the first and of the last token, halved; the mean over windows.
     """
@@ -137,13 +144,15 @@ class QuestionAnswering(Task):
     splits_long_rows: ClassVar[bool] = True
     most_tokens: ClassVar[int] = 384
 
-    stride: int = 128
+    stride: int | None = None
     longest_answer: int = 30
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("stride", "longest_answer"):
             value = getattr(self, name)
+            if value is None and name == "stride":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TaskError("TASK", f"{name} is a number of tokens, not {value!r}", where=f"options.{name}")
 
@@ -190,10 +199,28 @@ class QuestionAnswering(Task):
         return table.column(roles.text[1])
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> QuestionSpace:
-        answered = [bool(_answers_in(row, str(roles.label))) for row in train]
-        if not any(answered):
+        answered, astray = 0, []
+        for row in train:
+            answers = _answers_in(row, str(roles.label))
+            answered += bool(answers)
+            if answers and _place_of_answer(row, _text_in(row, roles.text[1]), answers) is None:
+                astray.append((row.place, answers[0]))
+        if not answered:
             raise DataError("DATA-ONE-CLASS", "no training question has an answer", where=train.place(0))
-        return QuestionSpace(not all(answered))
+        if astray:
+            raise DataError(
+                "DATA-LABEL",
+                f"{len(astray):,} of {answered:,} training answers do not stand in the text; the first: "
+                f"{shortened(astray[0][1])}",
+                where=", ".join(place for place, _ in astray[:PLACES_SHOWN])
+                + (" ..." if len(astray) > PLACES_SHOWN else ""),
+                remedy="correct the answers: they are found in the text, letter by letter",
+            )
+        return QuestionSpace(answered < len(train))
+
+    def is_unlabelled(self, value: Any) -> bool:
+        """An empty answer is the answer that there is none."""
+        return value is None or (isinstance(value, dict) and value.get("text") is None)
 
     def restore_targets(self, stored: Any) -> QuestionSpace:
         return QuestionSpace(bool(stored["has_unanswerable"]), float(stored["threshold"]))
@@ -230,6 +257,22 @@ class QuestionAnswering(Task):
         wanted = classifier_config(config, **_HEAD)
         return AutoModelForQuestionAnswering.from_config(wanted, dtype=torch.float32)
 
+    def longest_input(self, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
+        limit, reason = super().longest_input(asked, train, config)
+        room = limit - self.processor.num_special_tokens_to_add(pair=True)
+        if self.stride is not None and self.stride >= room - room // 2:
+            what = f"windows of {limit} tokens, of which a question may take half, cannot share {self.stride}"
+            remedy = f"--set options.stride={max(1, room // 3)}, or leave it away"
+            raise TaskError("TASK", what, where="options.stride", remedy=remedy)
+        return limit, reason
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        room = self.max_length - self.processor.num_special_tokens_to_add(pair=True)
+        return [("options.stride", self._shared(room), "tokens that neighbouring windows of a long text share")]
+
+    def _shared(self, room: int) -> int:
+        return self.stride if self.stride is not None else max(1, min(MOST_SHARED, room // 3))
+
     # rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
@@ -237,8 +280,8 @@ class QuestionAnswering(Task):
         answers = _answers_in(row, str(self.roles.label)) if train else None
         if train and answers is None:
             raise TaskError("TASK", f"the row has no answers in column {self.roles.label!r}", where=row.place)
-        characters = _first_answer(row, context, answers) if answers else None
-        windows = self._windows(question, context, row.place)
+        characters = _place_of_answer(row, context, answers) if answers else None
+        windows, is_cut = self._windows(question, context, row.place)
         return [
             Example(
                 inputs,
@@ -252,27 +295,28 @@ class QuestionAnswering(Task):
                 row.index,
                 len(inputs["input_ids"]),
                 part=part,
+                is_cut=is_cut and part == 0,
             )
             for part, (inputs, offsets) in enumerate(windows)
         ]
 
-    def _windows(self, question: str, context: str, place: str) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Model inputs of each window, and where its tokens stand in the text."""
+    def _windows(
+        self, question: str, context: str, place: str
+    ) -> tuple[list[tuple[dict[str, np.ndarray], np.ndarray]], bool]:
+        """Model inputs of each window, and where its tokens stand in the text; whether the question was cut."""
         room = self.max_length - self.processor.num_special_tokens_to_add(pair=True)
         if room < FEWEST_TOKENS:
             what = f"{self.max_length} tokens leave no room for a question and a text"
             raise TaskError("TASK", what, where="train.max_length", remedy="--set train.max_length=64, or more")
         # A question may take half of a window; what is longer is cut, since no window could show any text.
-        asked = self.processor(question, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(asked) > room // 2:
-            question = self.processor.decode(asked[: room // 2], skip_special_tokens=True)
         try:
+            shown = self._beginning_of(question, room // 2)
             encoded = self.processor(
-                question,
+                shown,
                 context,
                 truncation="only_second",
                 max_length=self.max_length,
-                stride=min(self.stride, max(1, room // 4)),
+                stride=self._shared(room),
                 return_overflowing_tokens=True,
                 return_offsets_mapping=True,
                 return_attention_mask=False,
@@ -288,7 +332,20 @@ class QuestionAnswering(Task):
             of_text = np.asarray([side == 1 for side in encoded.sequence_ids(number)])
             offsets = np.asarray(encoded["offset_mapping"][number], dtype=np.int32)
             found.append((inputs, np.where(of_text[:, None], offsets, -1)))
-        return found
+        return found, shown != question
+
+    def _beginning_of(self, text: str, tokens: int) -> str:
+        """As much of a text as takes at most so many tokens."""
+        allowed = tokens
+        while True:
+            encoded = self.processor(
+                text, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+            )
+            if len(encoded["input_ids"]) <= tokens:
+                return text
+            # Trap: what is cut off may have changed how the rest is divided into tokens.
+            text = text[: encoded["offset_mapping"][allowed - 1][1]]
+            allowed -= 1
 
     def beginning(self, example: Example, tokens: int) -> Example:
         begun, window = super().beginning(example, tokens), example.target
@@ -447,26 +504,26 @@ def _answers_in(row: Row, column: str) -> list[str] | None:
     return [text for text in value if text.strip()]
 
 
-def _first_answer(row: Row, context: str, answers: Sequence[str]) -> tuple[int, int]:
-    """Characters of the answer that is trained on: the first that stands in the text, where it is said to stand.
+def _place_of_answer(row: Row, context: str, answers: Sequence[str]) -> tuple[int, int] | None:
+    """Characters of the answer that is trained on: the first that stands in the text, nearest to where it is said to.
 
-    Raises:
-        DataError: E-DATA-LABEL where none does.
+    None where none does.
     """
     for number, text in enumerate(answers):
-        said = _start_in(row, number)
-        if said is not None and context[said : said + len(text)] == text:
-            return said, said + len(text)
-    for text in answers:
-        found = context.find(text)
-        if found >= 0:
-            return found, found + len(text)
-    raise DataError(
-        "DATA-LABEL",
-        f"the answer {answers[0][:80]!r} does not stand in the text",
-        where=row.place,
-        remedy="correct the answer: it is found in the text, letter by letter",
-    )
+        places = _occurrences(text, context)
+        if places:
+            said = _start_in(row, number) or 0
+            start = min(places, key=lambda place: abs(place - said))
+            return start, start + len(text)
+    return None
+
+
+def _occurrences(text: str, context: str) -> list[int]:
+    found, at = [], context.find(text)
+    while at >= 0:
+        found.append(at)
+        at = context.find(text, at + 1)
+    return found
 
 
 def _start_in(row: Row, number: int) -> int | None:
@@ -476,6 +533,8 @@ def _start_in(row: Row, number: int) -> int | None:
         value = next((row.values[name] for name in START_NAMES if row.values.get(name) is not None), None)
     starts = value if isinstance(value, list) else [value]
     found = starts[number] if number < len(starts) else None
+    if isinstance(found, str) and found.strip().isdecimal():
+        found = int(found)  # CSV files hold text alone
     return int(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
