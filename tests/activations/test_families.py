@@ -145,6 +145,8 @@ def compare(task: Any, model: Any, groups: LayerGroups, found: Checked, folder: 
     loss = rows.loss(model, rows.batch([rows.examples[i] for i in chosen])).terms["loss"].sum
     wanted = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     with recorded.open():
+        # The first forward finds what is called above the boundary, the second may call that alone.
+        recorded.loss(model, recorded.batch([recorded.examples[i] for i in (0, 5)]))
         again = recorded.loss(model, recorded.batch([recorded.examples[i] for i in chosen])).terms["loss"].sum
         given = torch.autograd.grad(again, list(trained.values()), allow_unused=True)
     assert float(again.detach()) == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-5)

@@ -107,7 +107,7 @@ def workbook():
     ("content", "what"),
     [
         (workbook(), "zip archive or an Excel workbook"),
-        (gzip.compress(b"text,label\n"), "gzip"),
+        (gzip.compress(b"text,label\n", mtime=0), "gzip"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"%PDF-1.7 ...", "PDF"),
         (b"PAR1....", "Parquet"),

@@ -14,10 +14,9 @@ this module divides. Cutting a batch into micro-batches therefore changes memory
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -114,10 +113,13 @@ class Engine:
         self._has_told_of_the_log = False
         self._cause = ""
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
-        mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
-        self.accelerator = Accelerator(mixed_precision=mixed)
+        self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
             raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
+
+    def _new_accelerator(self) -> Accelerator:
+        precision = self.settings.precision
+        return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
 
     # the run -----------------------------------------------------------------------------------------------------
 
@@ -140,9 +142,8 @@ class Engine:
         self._continue_from_checkpoint()
         self.model.to(self.accelerator.device)
         words = self.words.installed() if self.words is not None else contextlib.nullcontext()
-        with _frozen_garbage(), unread.skipped(), self.dropout.installed(), words:
+        with unread.skipped(), self.dropout.installed(), words:
             self._run_phases()
-            self.accelerator.free_memory()
         return self.model
 
     def _seen_words(self) -> SeenWords | None:
@@ -168,7 +169,9 @@ class Engine:
         self._take_source(index)
         trainable = self._freeze_all_but(phase)
         self._begin_to_touch(index, trainable)
-        # Trap: a second prepare() of an optimizer keeps the first; every phase prepares anew and frees at its end.
+        # Trap: an Accelerator keeps every optimizer that it has prepared until free_memory(), which goes through all of
+        # Python's garbage: a tenth of a second, or two. Every phase has an Accelerator of its own.
+        self.accelerator = self._new_accelerator()
         built = build_optimizer(self.groups, phase, trainable, self.settings.weight_decay)
         optimizer: Any = self.accelerator.prepare(built)
         model = self.accelerator.prepare_model(self.model)
@@ -190,6 +193,9 @@ class Engine:
         # Trap: recorded rows mean something only while their replay is installed.
         self.source = self.sources.rows
         self.moments |= moments_by_name(optimizer.optimizer)
+        # Trap: the wrapped optimizer lies in a cycle, and its moments with it.
+        built.state.clear()
+        built.zero_grad(set_to_none=True)
         self._leave_phase(index)
 
     def _run_steps(
@@ -240,7 +246,7 @@ class Engine:
             self._tell("notice", text=f"back to the best weights, those of step {best.step}")
         if self.words is not None:
             self.words.leave()
-        self.accelerator.free_memory()
+        give_back_device_memory()
         self.state = replace(self.state, phase=index + 1, phase_step=0, stale_evaluations=0)
         self._save()
 
@@ -319,7 +325,8 @@ class Engine:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._refuse_update(loss, norm, batches, optimizer)
         self._apply(optimizer)
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in trainable:
+            parameter.grad = None
         return loss, norm, sum(b.size_tokens for b in batches)
 
     def _apply(self, optimizer: Any) -> None:
@@ -382,7 +389,8 @@ class Engine:
         """A micro-batch's part of the step's loss: the only division."""
         with self.accelerator.autocast():
             terms = self.source.train.loss(model, batch.to(self.accelerator.device)).terms.values()
-            return torch.stack([t.coefficient * t.sum.float() / totals[t.per] for t in terms]).sum()
+            first, *others = [t.sum.float() * (t.coefficient / totals[t.per]) for t in terms]
+            return torch.stack([first, *others]).sum() if others else first
 
     def _chosen_rows(self) -> tuple[int, np.ndarray]:
         """The epoch, and the positions of the rows of the next step."""
@@ -593,23 +601,6 @@ class Engine:
         if failure is not None and not self._has_told_of_the_log:
             self._has_told_of_the_log = True
             self._tell("notice", text=f"{failure}; training goes on, and the log is tried again with every event")
-
-
-@contextlib.contextmanager
-def _frozen_garbage() -> Iterator[None]:
-    """Every phase ends with a full collection (Accelerate's); what was there before need not be looked through again.
-
-    Nothing is done where the caller has frozen something already: thawing is for all or none.
-    """
-    if gc.get_freeze_count():
-        yield
-        return
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _place(run: Run, step: int, rows: Sequence[int]) -> str:

@@ -75,6 +75,7 @@ class Sources:
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
         self._refused: set[str] = set()
+        self._digests: dict[tuple[str, ...], str] = {}
         # By identity; the rows are kept with it, or another list might get their place in memory.
         self._rows_seen: dict[int, tuple[dict[str, Any], Sequence[Example]]] = {}
 
@@ -99,6 +100,7 @@ class Sources:
 
         Another run with the same frozen part, of another rate or seed, finds them there.
         """
+        self._digests.clear()
         if self._measured is None:
             return rows
         checked, replay = self._measured
@@ -130,6 +132,7 @@ class Sources:
 
     def _record_from(self, index: int) -> None:
         """Record this phase's boundary and, in the same pass, those of later phases that are still untouched."""
+        self._digests.clear()  # phases have trained since
         wanted = [b for b in self._sharing(index) if b not in self._refused]
         checked = [c for c in map(self._checked, wanted) if c is not None]
         if not checked:
@@ -201,7 +204,10 @@ class Sources:
         return None
 
     def _weights_below(self, boundary: Boundary) -> str:
-        return _digest_of(self.model, self.groups, boundary.below)
+        """Computed once for what is decided and recorded at one time."""
+        if boundary.below not in self._digests:
+            self._digests[boundary.below] = _digest_of(self.model, self.groups, boundary.below)
+        return self._digests[boundary.below]
 
     def _weights_above(self, boundary: Boundary) -> str:
         return _digest_of(self.model, self.groups, [n for n in self.groups.names if n not in boundary.below])
