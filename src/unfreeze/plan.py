@@ -316,7 +316,8 @@ class _Decisions:
         self._said(key, length, asked, self.prepared.max_length_reason)
         for option, value, reason in self.prepared.task.planned():
             is_asked = option.removeprefix("options.") in self.recipe.options
-            self._said(option, value, self._source_of_option(option) if is_asked else None, reason)
+            source = self.recipe.sources.get(option) or self.recipe.sources.get("options")
+            self._said(option, value, source if is_asked else None, reason)
         precision = self._choose("precision", *self._best_precision())
         if precision == "fp16" and machine.device == "cpu":
             raise RecipeError(
@@ -340,9 +341,6 @@ class _Decisions:
             checkpoint_steps=self._choose("checkpoint_steps", None, "") if self.recipe.train.checkpoint_steps else None,
             cache=self._cache(),
         )
-
-    def _source_of_option(self, key: str) -> str | None:
-        return self.recipe.sources.get(key) or self.recipe.sources.get("options")
 
     def _warn_of_rates(self, phases: Sequence[PlannedPhase]) -> None:
         for phase in phases:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from unfreeze import tasks
-from unfreeze.data.columns import Roles
-from unfreeze.data.quality import PLACES_SHOWN, DataFacts, check_rows, duplicate_sets, facts
+from unfreeze.data.columns import FILE_NOUNS, Roles
+from unfreeze.data.quality import PLACES_SHOWN, DataFacts, check_rows, duplicate_sets, facts, places_shown
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
@@ -31,7 +31,7 @@ DEFAULT_TASK = "text-classification"
 # By the modality of the task; where none ships with unfreeze, the user names one.
 DEFAULT_MODELS = {"text": "builtin:text"}
 # What the facts call a row's inputs.
-NOUNS = {"text": "texts", "image": "pictures", "audio": "recordings"}
+NOUNS = {"text": "texts", **FILE_NOUNS}
 HELD_OUT_FRACTION = 0.1
 _LEAVE_OUT = "or leave out what cannot be read, counted: --set data.drop_broken=true"
 # From so many rows on, a part that no choice ever sees gives the reported figure.
@@ -115,7 +115,8 @@ def prepare(
     _check_applies(recipe, task)
     task.allows_remote_code = allow_remote_code
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
-    splits = _with_files_of(splits, roles)
+    # Of the files that rows name, only those of the columns that are read are ever opened.
+    splits = splits.changed(lambda table: table.reading(roles.text))
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, recipe)
@@ -252,12 +253,6 @@ def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
     )
 
 
-def _with_files_of(splits: Splits, roles: Roles) -> Splits:
-    """Of the files that rows name, only those of the columns that are read are ever opened."""
-    changes: dict[str, Any] = {name: table.reading(roles.text) for name, table in splits.tables().items()}
-    return dataclasses.replace(splits, **changes)
-
-
 def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
     notes = []
     for name in ("train", "validation", "test"):
@@ -291,7 +286,7 @@ def _with_readable_inputs(splits: Splits, task: Task, roles: Roles, *, drop: boo
             raise DataError(
                 first.code,
                 f"{len(broken):,} of {len(table):,} {name} rows cannot be read; the first: {first.what}",
-                where=", ".join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else ""),
+                where=places_shown(places),
                 remedy=f"{first.remedy}\n{_LEAVE_OUT}" if first.remedy else _LEAVE_OUT,
             )
         if 2 * len(broken) > len(table):

@@ -46,7 +46,7 @@ def class_rows(files: Iterable[tuple[str, str | None]], kind: Kind, root: Path) 
     return Table(arrow, Places.of_files(names), Files(root, (kind,)))
 
 
-def plain_rows(names: Iterable[str], kind: Kind, root: Path | None) -> Table:
+def plain_rows(names: Iterable[str], kind: Kind, root: Path) -> Table:
     """Rows of files of which nothing else is known: to predict."""
     listed = list(names)
     return Table(pa.table({kind: pa.array(listed, pa.large_string())}), Places.of_files(listed), Files(root, (kind,)))
@@ -124,4 +124,4 @@ def first_name(table: Table, name: str) -> str:
 
 def _values(table: Table, name: str) -> Iterator[str | None]:
     for chunk in table.arrow_column(name).chunks:
-        yield from (value for value in chunk.to_pylist())
+        yield from chunk.to_pylist()

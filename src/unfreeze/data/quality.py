@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,6 +233,11 @@ def facts(
     return found
 
 
+def places_shown(places: Sequence[str]) -> str:
+    """The first places of many, for the ``where`` of an error."""
+    return ", ".join(places[:PLACES_SHOWN]) + (" ..." if len(places) > PLACES_SHOWN else "")
+
+
 def check_rows(
     table: Table,
     roles: Roles,
@@ -269,11 +274,10 @@ def check_rows(
     _check_inputs(table, roles, split, noun)
     missing = unlabelled_rows(table, roles, is_unlabelled)
     if len(missing) and not skip_unlabelled:
-        found = Found(len(missing), [table.place(int(i)) for i in missing[:PLACES_SHOWN]])
         raise DataError(
             "DATA-LABEL",
-            f"{found.count:,} of {len(table):,} {split} rows have no label",
-            where=", ".join(found.places) + (" ..." if found.count > PLACES_SHOWN else ""),
+            f"{len(missing):,} of {len(table):,} {split} rows have no label",
+            where=places_shown([table.place(int(i)) for i in missing]),
             remedy="write the labels into the file, or leave these rows out: --set data.drop_unlabelled=true",
         )
 
@@ -301,8 +305,7 @@ def _check_inputs(table: Table, roles: Roles, split: str, noun: str) -> None:
             raise DataError(
                 "DATA-ROW",
                 f"{len(absent):,} {split} rows have no text in {name!r}",
-                where=", ".join(table.place(int(i)) for i in absent[:PLACES_SHOWN])
-                + (" ..." if len(absent) > PLACES_SHOWN else ""),
+                where=places_shown([table.place(int(i)) for i in absent]),
                 remedy='write the text, or "" for a text that is empty on purpose',
             )
     if noun == "texts" and all(_is_empty(text) for text in joined_texts(table, roles)):

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,11 @@ class Splits:
         found = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: table for name, table in found.items() if table is not None}
 
+    def changed(self, change: Callable[[Table], Table]) -> Splits:
+        """The same splits, each table changed."""
+        tables: dict[str, Any] = {name: change(table) for name, table in self.tables().items()}
+        return replace(self, **tables)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all values of all splits and the label names."""
@@ -124,13 +129,8 @@ def read(
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:
     if isinstance(data, str | os.PathLike):
         return _read_path(os.fspath(data), reading, wanted)
-    return _with_files_as_typed(_read_object(data, role, reading, wanted))
-
-
-def _with_files_as_typed(splits: Splits) -> Splits:
-    """Names of files in rows that come from Python mean what they would mean there."""
-    changes: dict[str, Any] = {name: media.resolved(table, None) for name, table in splits.tables().items()}
-    return replace(splits, **changes)
+    # Names of files in rows that come from Python mean what they would mean there.
+    return _read_object(data, role, reading, wanted).changed(lambda table: media.resolved(table, None))
 
 
 def _read_object(data: Any, role: str, reading: Reading, wanted: str) -> Splits:

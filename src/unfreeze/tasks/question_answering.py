@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, check_named
-from unfreeze.data.quality import PLACES_SHOWN
+from unfreeze.data.quality import places_shown
 from unfreeze.data.table import shortened
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.answers import AnswerState, scores
@@ -212,8 +212,7 @@ class QuestionAnswering(Task):
                 "DATA-LABEL",
                 f"{len(astray):,} of {answered:,} training answers do not stand in the text; the first: "
                 f"{shortened(astray[0][1])}",
-                where=", ".join(place for place, _ in astray[:PLACES_SHOWN])
-                + (" ..." if len(astray) > PLACES_SHOWN else ""),
+                where=places_shown([place for place, _ in astray]),
                 remedy="correct the answers: they are found in the text, letter by letter",
             )
         return QuestionSpace(answered < len(train))
