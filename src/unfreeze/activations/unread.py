@@ -159,8 +159,7 @@ def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Ex
 
 def _answers(task: Task, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
     """What must not change: the outputs, and every term of the loss."""
-    found = task.loss(model, batch)
-    return found.outputs, {name: float(term.sum) for name, term in found.terms.items()}
+    return task.predict(model, batch), {n: float(t.sum) for n, t in task.loss(model, batch).terms.items()}
 
 
 def _next_place(
