@@ -8,8 +8,9 @@ changes neither the outputs nor the gradients. It is found by trying on a few ro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from unfreeze.activations.record import pieces
-from unfreeze.models.layers import LayerGroups, modes_kept
+from unfreeze.models.layers import HEAD, LayerGroups, modes_kept
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example
 
@@ -125,16 +126,18 @@ class _AskOnce(TorchFunctionMode):
 def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Example]) -> Unread:
     batch = task.collate(probe)
     last = f"group {groups.n_groups - 1}"
+    below = _Below(model, groups, last)
     with torch.no_grad():
-        full, losses = _answers(task, model, batch)
+        with below.noted():
+            full, losses = _answers(task, model, batch)
         spread = float((full - full.mean(0)).abs().max())
         allowed = min(_TOLERANCE * float(full.abs().max()), _TOLERANCE_OF_SPREAD * spread)
         if not 0 < allowed < float("inf"):
             return Unread(model)  # outputs that do not depend on the rows prove nothing
 
-        def is_true(unread: Unread) -> bool:
+        def is_true(unread: Unread, lower: AbstractContextManager[None]) -> bool:
             try:
-                with unread.skipped():
+                with lower, unread.skipped():
                     cut, cut_losses = _answers(task, model, batch)
             except Exception:
                 return False  # this place's surroundings want every position
@@ -147,14 +150,52 @@ def _found(task: Task, model: nn.Module, groups: LayerGroups, probe: Sequence[Ex
             )
 
         found, tried = Unread(model), set[str]()
-        while (path := _next_place(task, found, groups.modules(last), batch, tried)) is not None:
+        while (path := _next_place(task, found, groups.modules(last), batch, tried, below.given())) is not None:
             tried.add(path)
-            if is_true(longer := Unread(model, (*found.modules, path))):
+            if is_true(longer := Unread(model, (*found.modules, path)), below.given()):
                 found = longer
         entry = groups.module_path(last)
-        if found.modules and entry is not None and is_true(whole := Unread(model, found.modules, entry)):
-            return whole
-    return found
+        if found.modules and entry is not None:
+            whole = Unread(model, found.modules, entry)
+            found = whole if is_true(whole, below.given()) else found
+        return found if is_true(found, nullcontext()) else Unread(model)
+
+
+class _Below:
+    """The layers below the last one, where nothing is cut: what they give for the rows tried on is computed once."""
+
+    def __init__(self, model: nn.Module, groups: LayerGroups, last: str) -> None:
+        lower = [m for name in groups.names if name not in (last, HEAD) for m in groups.modules(name)]
+        # Accelerate puts a forward of its own there for mixed precision, which is left alone.
+        self._outputs: dict[nn.Module, list[Any]] = {m: [] for m in lower if "forward" not in vars(m)}
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Inside the block every output of these layers is kept, in the order of the calls."""
+        handles = [
+            module.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
+            for module, kept in self._outputs.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """Inside the block the layers give what was noted, from the first call on."""
+        for module, kept in self._outputs.items():
+            module.forward = functools.partial(_next_of, iter(kept))  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for module in self._outputs:
+                del module.forward
+
+
+def _next_of(outputs: Iterator[Any], *_: Any, **__: Any) -> Any:
+    return next(outputs)
 
 
 def _answers(task: Task, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
@@ -163,7 +204,12 @@ def _answers(task: Task, model: nn.Module, batch: Batch) -> tuple[torch.Tensor, 
 
 
 def _next_place(
-    task: Task, unread: Unread, tops: Sequence[nn.Module], batch: Batch, tried: Collection[str]
+    task: Task,
+    unread: Unread,
+    tops: Sequence[nn.Module],
+    batch: Batch,
+    tried: Collection[str],
+    lower: AbstractContextManager[None],
 ) -> str | None:
     """The first module below `tops`, not tried yet, that is called once and with (batch, length, width)."""
     model, length = unread.model, batch.inputs["input_ids"].shape[1]
@@ -185,7 +231,7 @@ def _next_place(
         if id(module) in inside
     ]
     try:
-        with unread.skipped():
+        with lower, unread.skipped():
             task.predict(model, batch)
     finally:
         for handle in handles:

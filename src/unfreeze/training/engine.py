@@ -443,9 +443,12 @@ class Engine:
     def _try_widest_step(self) -> None:
         """Forward and backward of the longest micro-batch with everything trainable that ever will be.
 
-        What cannot work (memory, a shape, a missing gradient) fails here and not after an hour.
+        What cannot work (memory, a shape, a missing gradient) fails here and not after an hour. Where the widest phase
+        is the first and recorded, its own first step tells as much, and recording begins with the longest rows.
         """
         widest = max(self.phases, key=lambda p: p.trainable_parameters)
+        if widest is self.phases[0] and widest.boundary is not None:
+            return
         trainable = list(self._freeze_all_but(widest).values())
         longest = np.argsort(-self.train_rows.lengths, kind="stable")[: self.settings.batch_size]
         while not self._try_rows(longest, trainable):
