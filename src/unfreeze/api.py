@@ -378,6 +378,8 @@ def evaluate(
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
+    if isinstance(label := using.task.roles.label, str):
+        table = using.task.completed(table, label)
     using.task.roles = labelled_roles(using.task, table)
     result = evaluate_rows(using.task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}

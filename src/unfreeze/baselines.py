@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze.errors import DataError, NumericsError, RecipeError, TaskError, did_you_mean
+from unfreeze.metrics.texts import UNSPACED
 from unfreeze.randomness import generator
 
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -39,8 +40,7 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 TFIDF_C = 10.0
 TFIDF_RIDGE_ALPHA = 0.1
 _FEW_ROWS = 1000  # below, a word that occurs once is kept
-# Han, kana, Thai, Lao, Khmer, Burmese: written without spaces between words
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 # Linear probe: inverse strengths that are tried, on features of mean 0 and variance 1
 PROBE_C = (0.001, 0.01, 0.1, 1.0)

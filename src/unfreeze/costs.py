@@ -22,7 +22,7 @@ from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
 from unfreeze.errors import ModelError, ResourceError
 from unfreeze.machine import free_disk_bytes, is_out_of_memory, peak_memory_bytes, resident_memory_bytes
-from unfreeze.models.layers import LayerGroups
+from unfreeze.models.layers import LayerGroups, hold_statistics
 from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config
 from unfreeze.preparation import Prepared
 from unfreeze.training.vocabulary import SeenWords
@@ -39,6 +39,8 @@ _END_SECONDS = 3.0
 # Rates, events, collating: what a step costs beside its arithmetic.
 _STEP_SECONDS = 0.004
 _TFIDF_SECONDS_PER_CHARACTER = 6e-7
+# A token that is written costs so much more than one that is read along with others: weights are fetched for each.
+_WRITING_FACTOR = 3.0
 _BYTES = 4
 # Buffers of the backward and of evaluation beside what is kept for it, and memory that lies between them unused:
 # 1.3 to 1.95 was seen, on two kinds of processor.
@@ -174,6 +176,7 @@ def _probe_batches(plan: Plan, prepared: Prepared) -> list[Batch]:
 def _time_batch(prepared: Prepared, model: torch.nn.Module, batch: Batch) -> tuple[float, float, float]:
     """Seconds of a forward, seconds of the backward, bytes kept for it: the better of two tries after a warm-up."""
     model.train()
+    hold_statistics(model)
     best_forward, best_backward, kept = float("inf"), float("inf"), 0.0
     for attempt in range(3):
         seen: dict[int, int] = {}
@@ -280,8 +283,12 @@ def _seconds_after_training(plan: Plan, prepared: Prepared, rates: _Rates) -> fl
     rows = {k: v for k, v in plan.data["rows"].items() if k != "train"}
     seconds = _END_SECONDS + per_row * sum(rows.values())
     reported = rows.get("test", rows.get("validation", 0))
-    if prepared.recipe.baselines and prepared.task.compares_with and reported:
+    per_token = per_row * len(train) / max(1, sum(train))
+    seconds += _WRITING_FACTOR * per_token * prepared.task.tokens_written * sum(rows.values())
+    beside = prepared.task.compares_with if prepared.recipe.baselines and reported else ()
+    if "frozen features" in beside:
         seconds += per_row * (len(train) + reported)
+    if "tfidf" in beside:
         seconds += _TFIDF_SECONDS_PER_CHARACTER * 4 * float(np.sum(train))
     return seconds
 

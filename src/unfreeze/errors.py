@@ -60,6 +60,7 @@ CODES: dict[str, str] = {
     "DATA-MISSING": "a file or folder is not there",
     "DATA-ONE-CLASS": "all rows have the same label",
     "DATA-CHANGED": "a file was changed while a run reads it",
+    "DATA-MASK": "a mask that cannot be read, or of another size than its picture",
     "DATA-PICTURE": "a picture that cannot be read",
     "DATA-ROW": "a row is broken",
     "DATA-SOUND": "a recording that cannot be read",

@@ -80,6 +80,7 @@ def evaluate_examples(
     budget_tokens: int = 8192,
     precision: str = "fp32",
     intervals: bool = True,
+    answers: bool = True,
     seed: int = 0,
     observe: Callable[[Any, Batch], None] | None = None,
     check: Callable[[], None] | None = None,
@@ -94,6 +95,7 @@ def evaluate_examples(
         budget_tokens: Of one batch, padding included.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         intervals: Whether to bootstrap.
+        answers: Whether answers are wanted that take more than the forward that gives the loss (see `Task.generates`).
         seed: Of the bootstrap.
         observe: Sees every batch's outputs, such as a paired comparison.
         check: Called for every batch; may raise to end the pass.
@@ -103,7 +105,9 @@ def evaluate_examples(
     sums: dict[str, float] = {}
     worst: list[tuple[float, int]] = []
     counts = {"rows": 0, "cut": 0}
-    for batch, outputs, terms in _forward(source or Rows(task, ()), model, examples, budget_tokens, precision, counts):
+    writer = task if answers and task.generates else None
+    rows = source or Rows(task, ())
+    for batch, outputs, terms in _forward(rows, model, examples, budget_tokens, precision, counts, writer):
         metric.update(outputs, batch)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value
@@ -135,6 +139,7 @@ def _forward(
     budget_tokens: int,
     precision: str,
     counts: dict[str, int],
+    writer: Task | None,
 ) -> Iterator[tuple[Batch, Any, dict[str, float]]]:
     model.eval()
     device = device_of(model)
@@ -143,11 +148,12 @@ def _forward(
         batch = source.batch([chunk[i] for i in part]).to(device)
         with torch.inference_mode(), autocast(device, precision):
             output = source.loss(model, batch)
+            outputs = writer.answer(model, batch, output.outputs) if writer is not None else output.outputs
         terms = {}
         for name, term in output.terms.items():
             terms[f"sum {name}"] = float(term.sum) * term.coefficient
             terms[f"per {name}"] = batch.weights[term.per]
-        return batch, output.outputs, terms
+        return batch, outputs, terms
 
     for chunk in _chunks(examples):
         counts["rows"] += sum(e.part == 0 for e in chunk)
@@ -179,7 +185,7 @@ def predict_rows(
     def answer(chunk: Sequence[Example], part: np.ndarray) -> list[Prediction]:
         batch = task.collate([chunk[i] for i in part]).to(device)
         with torch.inference_mode(), autocast(device, precision):
-            outputs = task.predict(model, batch)
+            outputs = task.answer(model, batch)
         return task.decode(outputs, batch)
 
     def answers() -> Iterator[Prediction]:

@@ -158,17 +158,18 @@ class _Way:
         model = prepared.task.build(prepared.source, prepared.config).model.eval()
         with torch.inference_mode():
             output = prepared.task.loss(model, self.batch)
-        self.outputs = output.outputs
+            self.answered = prepared.task.answer(model, self.batch, output.outputs)
         loss = sum(float(t.sum) * t.coefficient / self.batch.weights[t.per] for t in output.terms.values())
-        numbers = np.array2string(self.outputs.float().numpy().reshape(-1)[:8], precision=3)
-        return [f"outputs {tuple(self.outputs.shape)} {numbers}, loss {loss:.4f}: the head is not trained yet"]
+        numbers = np.array2string(output.outputs.float().numpy().reshape(-1)[:8], precision=3)
+        told = "as the model came" if prepared.task.brings_its_head else "the head is not trained yet"
+        return [f"outputs {tuple(output.outputs.shape)} {numbers}, loss {loss:.4f}: {told}"]
 
     def decode(self) -> list[str]:
-        prediction = self.prepared.task.decode(self.outputs, self.batch)[0]
+        prediction = self.prepared.task.decode(self.answered, self.batch)[0]
         shown = _short(prediction.label)
         if prediction.probability is not None:
             shown += f" with probability {prediction.probability:.3f}"
-        return [f"{shown}, by the untrained head"]
+        return [f"{shown}, by the {'model as it came' if self.prepared.task.brings_its_head else 'untrained head'}"]
 
 
 def _short(value: Any, *, quoted: bool = True) -> str:

@@ -406,13 +406,15 @@ class _Decisions:
     # phases ------------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> Schedule:
-        if self.recipe.schedule is not None:
-            self._said("schedule", self.recipe.schedule.name, self.recipe.sources.get("schedule"), "")
-            return self.recipe.schedule
-        chosen = gradual()
-        self._said(
-            "schedule", chosen.name, None, "head first, then the upper half, then all: forgets least on few rows"
-        )
+        is_new = not self.prepared.task.brings_its_head
+        asked = self.recipe.schedule if self.recipe.schedule is not None else gradual()
+        chosen = asked if is_new else asked.for_a_head_that_is_there()
+        if self.recipe.schedule is None:
+            order = "head first, then the upper half" if is_new else "the upper half"
+            self._said("schedule", chosen.name, None, f"{order}, then all: forgets least on few rows")
+        else:
+            why = "" if chosen is asked else "the model brings its head, which no phase trains alone"
+            self._said("schedule", chosen.name, self.recipe.sources.get("schedule"), why)
         return chosen
 
     def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:

@@ -115,8 +115,10 @@ def prepare(
     _check_applies(recipe, task)
     task.allows_remote_code = allow_remote_code
     roles = task.find_roles(splits.train, recipe.data, needs_label=task.needs_label)
+    if isinstance(label := roles.label, str):
+        splits = splits.changed(lambda table: task.completed(table, label))
     # Of the files that rows name, only those of the columns that are read are ever opened.
-    splits = splits.changed(lambda table: table.reading(roles.text))
+    splits = splits.changed(lambda table: table.reading(task.files_read(roles)))
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, recipe)
@@ -143,7 +145,7 @@ def prepare(
     labels = {k: names for k, t in present.items() if (names := task.label_names(t)) is not None}
     found = facts(
         present,
-        roles,
+        roles if labels else dataclasses.replace(roles, label=None),  # texts to write are no labels to count
         labels or None,
         lengths if task.modality == "text" else None,
         limit,
@@ -179,11 +181,12 @@ def prepare(
 
 
 def _default_model(task: Task) -> str:
-    if task.modality not in DEFAULT_MODELS:
+    if task.generates or task.modality not in DEFAULT_MODELS:
         known = [entry.id for entry in RECOMMENDED if task.name in entry.task_kinds]
+        purpose = "that writes" if task.generates else f"for {NOUNS[task.modality]}"
         raise ModelError(
             "MODEL-UNKNOWN",
-            f"no model for {NOUNS[task.modality]} comes with unfreeze yet; name one",
+            f"no model {purpose} comes with unfreeze yet; name one",
             where="model",
             remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
         )

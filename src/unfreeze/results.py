@@ -130,7 +130,7 @@ def _mistakes(task: Task, table: Table, found: Evaluation, answers: list[Any]) -
                 "true": told[0],
                 "predicted": told[1],
                 "surprise": surprise,
-                "picture": task.thumbnail(row),
+                "picture": task.thumbnail(row, answers[index]),
             }
         )
     return sorted(shown, key=lambda mistake: -mistake["surprise"])

@@ -189,6 +189,11 @@ class Schedule(BaseModel):
     def __add__(self, other: Schedule) -> Schedule:
         return Schedule(name=OWN_PHASES, phases=self.phases + other.phases)
 
+    def for_a_head_that_is_there(self) -> Schedule:
+        """Without the phase in which a named schedule trains a new head before anything below it is moved."""
+        begins_with_it = self.name != OWN_PHASES and len(self.phases) > 1 and self.phases[0].span == "head"
+        return Schedule(name=self.name, phases=self.phases[1:]) if begins_with_it else self
+
 
 def _phase(item: Any, number: int) -> Phase:
     if isinstance(item, Phase):

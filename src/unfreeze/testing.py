@@ -39,8 +39,9 @@ from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
 Architecture = Literal["bert", "roberta", "electra", "distilbert", "modernbert", "llama", "gpt2"]
-ImageArchitecture = Literal["vit", "resnet"]
+ImageArchitecture = Literal["vit", "resnet", "segformer"]
 AudioArchitecture = Literal["wav2vec2", "whisper"]
+WritingArchitecture = Literal["t5", "bart"]
 DECODERS = ("llama", "gpt2")
 TEXTS = (
     "Works as promised. It broke on the second day, and nobody answers the phone.",
@@ -93,6 +94,53 @@ def tiny_model(
     return path
 
 
+def tiny_writing_model(
+    folder: str | Path,
+    architecture: WritingArchitecture = "t5",
+    *,
+    texts: Sequence[str] = TEXTS,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Write a random encoder-decoder of a few thousand weights, with a tokenizer that works, in Hugging Face layout.
+
+    Args:
+        folder: Is made; a model that is there is replaced.
+        architecture: With relative places and a tied output layer (T5), or with a table of places (BART).
+        texts: Their words become tokens of their own; other words of their letters are spelled.
+        seed: Of the weights.
+        **changes: Of the configuration.
+
+    Returns:
+        The folder.
+    """
+    import transformers
+
+    path = Path(folder)
+    vocabulary = _vocabulary(texts)
+    common = {"vocab_size": len(vocabulary), "pad_token_id": 0, "d_model": 32, "bos_token_id": 2, "eos_token_id": 3}
+    sizes: dict[str, dict[str, Any]] = {
+        "t5": {"d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0},
+        "bart": {
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_position_embeddings": 64,
+            "decoder_start_token_id": 3,
+            "forced_eos_token_id": 3,
+            "init_std": 0.1,
+        },
+    }
+    config = transformers.AutoConfig.for_model(architecture, **{**common, **sizes[architecture], **changes})
+    with seeded(seed, "tiny writing model"), quiet():
+        transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(path)
+    _tokenizer(vocabulary, architecture).save_pretrained(path)
+    return path
+
+
 def tiny_image_model(
     folder: str | Path, architecture: ImageArchitecture = "vit", *, pixels: int = 32, seed: int = 0, **changes: Any
 ) -> Path:
@@ -100,7 +148,7 @@ def tiny_image_model(
 
     Args:
         folder: Is made; a model that is there is replaced.
-        architecture: A transformer, or a convolutional network.
+        architecture: A transformer, a convolutional network, or a transformer made for masks.
         pixels: Width and height of what it reads.
         seed: Of the weights.
         **changes: Of the configuration.
@@ -121,12 +169,31 @@ def tiny_image_model(
             "initializer_range": 0.1,
         },
         "resnet": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
+        "segformer": {
+            "num_encoder_blocks": 2,
+            "depths": [1, 1],
+            "hidden_sizes": [8, 16],
+            "num_attention_heads": [1, 2],
+            "sr_ratios": [2, 1],
+            "patch_sizes": [7, 3],
+            "strides": [4, 2],
+            "mlp_ratios": [2, 2],
+            "decoder_hidden_size": 16,
+            "classifier_dropout_prob": 0.0,
+            "drop_path_rate": 0.0,
+            "initializer_range": 0.1,
+        },
     }
     path = Path(folder)
     config = transformers.AutoConfig.for_model(architecture, **{**sizes[architecture], **changes})
     with seeded(seed, "tiny image model"), quiet():
         transformers.AutoModelForImageClassification.from_config(config).save_pretrained(path)
-        transformers.ViTImageProcessorPil(size={"height": pixels, "width": pixels}).save_pretrained(path)
+        kind = (
+            transformers.SegformerImageProcessorPil
+            if architecture == "segformer"
+            else transformers.ViTImageProcessorPil
+        )
+        kind(size={"height": pixels, "width": pixels}).save_pretrained(path)
     return path
 
 
@@ -203,7 +270,7 @@ def _vocabulary(texts: Sequence[str]) -> dict[str, int]:
     return {token: number for number, token in enumerate(tokens)}
 
 
-def _tokenizer(vocabulary: dict[str, int], architecture: Architecture) -> Any:
+def _tokenizer(vocabulary: dict[str, int], architecture: Architecture | WritingArchitecture) -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -218,7 +285,7 @@ def _tokenizer(vocabulary: dict[str, int], architecture: Architecture) -> Any:
     has_types = architecture in ("bert", "electra")
     second = ":1" if has_types else ""
     backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
+        single="$A [SEP]" if architecture == "t5" else "[CLS] $A [SEP]",
         pair=f"[CLS] $A [SEP] $B{second} [SEP]{second}",
         special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
     )
@@ -318,7 +385,7 @@ class TaskCase:
     def predictions(self, examples: Sequence[Example]) -> list[Prediction]:
         batch = self.task.collate(examples)
         with torch.inference_mode():
-            return self.task.decode(self.task.predict(self.model, batch), batch)
+            return self.task.decode(self.task.answer(self.model, batch), batch)
 
 
 def check_task(
@@ -334,8 +401,8 @@ def check_task(
         task_class: A subclass of `Task` at the top level of an importable module.
         rows: Four or so labelled rows; default: the task's `sample_rows`. The first must not be the only one of its
             class.
-        model: A folder; default: a tiny BERT that knows the words of the rows; a tiny ViT for pictures, a tiny wav2vec
-            2.0 for sound.
+        model: A folder; default: a tiny BERT that knows the words of the rows, a tiny T5 for tasks that write; a tiny
+            ViT for pictures (a Segformer for masks), a tiny wav2vec 2.0 for sound.
         recipe: Further recipe keys: ``{"data.label": ["toxic", "rude"], "options.label_smoothing": 0.1}``.
 
     Returns:
@@ -349,12 +416,14 @@ def check_task(
     assert len(given) > 1, "the contract needs at least two rows"
     with tempfile.TemporaryDirectory() as scratch:
         if model is None and task_class.modality == "image":
-            model = tiny_image_model(Path(scratch) / "tiny")
+            draws = task_class.name == "image-segmentation"
+            model = tiny_image_model(Path(scratch) / "tiny", "segformer" if draws else "vit")
         elif model is None and task_class.modality == "audio":
             model = tiny_audio_model(Path(scratch) / "tiny")
         elif model is None:
             words = [str(value) for row in given for value in row.values()]
-            model = tiny_model(Path(scratch) / "tiny", texts=[*TEXTS, *words])
+            make: Callable[..., Path] = tiny_writing_model if task_class.generates else tiny_model
+            model = make(Path(scratch) / "tiny", texts=[*TEXTS, *words])
         case = TaskCase.of(task_class, given, Path(model), recipe or {})
         names = []
         for check in CHECKS:

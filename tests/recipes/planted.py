@@ -16,7 +16,7 @@ from PIL import Image
 
 from unfreeze import cli
 from unfreeze.models import loading
-from unfreeze.testing import tiny_audio_model, tiny_image_model, tiny_model
+from unfreeze.testing import tiny_audio_model, tiny_image_model, tiny_model, tiny_writing_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QUICK = ["--set", "train.epochs=1", "--set", "baselines=false", "--schedule", "head"]
@@ -70,6 +70,7 @@ _HUB = {
     "bert-base-uncased": _texts_model,
     "microsoft/resnet-50": tiny_image_model,
     "facebook/wav2vec2-base-960h": tiny_audio_model,
+    "google-t5/t5-small": tiny_writing_model,
 }
 
 
@@ -82,6 +83,18 @@ def files(folder):
     pictures(folder / "pictures")
     questions(folder / "questions.jsonl")
     calls(folder / "calls")
+    talks(folder / "talks.jsonl")
+
+
+def talks(path, rows=24):
+    """Short conversations, and what they say."""
+    people, places = ("Ada", "Grace", "Marie"), ("London", "Oslo", "Rome", "Paris")
+    with open(path, "w", encoding="utf-8") as handle:
+        for i in range(rows):
+            name, place = people[i % 3], places[i % 4]
+            talk = f"{name}: I live in {place}.\nEmmy: Is it far, {i}?\n{name}: No."
+            handle.write(json.dumps({"dialogue": talk, "summary": f"{name} lives in {place}."}) + "\n")
+    return Path(path)
 
 
 def names(path, rows=24):

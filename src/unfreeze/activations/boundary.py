@@ -84,25 +84,45 @@ def _first_after_the_layers(groups: LayerGroups, model: nn.Module, inputs: dict[
         for module in top.modules()
     }
     # torch's MultiheadAttention does not call the layers in it.
-    leaves = [
+    leaves = {
         path
         for path, module in model.named_modules()
         if not any(True for _ in module.children()) or any(True for _ in module.parameters(recurse=False))
-    ]
-    called: list[tuple[str, nn.Module]] = []
+    }
+    called: list[tuple[str, nn.Module, Any]] = []
 
     def note(path: str) -> Callable[..., None]:
-        return lambda module, args, kwargs: called.append((path, module))
+        return lambda module, args, kwargs: called.append((path, module, _first_or_none(args, kwargs)))
 
-    with pre_hooks(model, {path: note(path) for path in leaves}), torch.no_grad():
+    every = {path: note(path) for path, _ in model.named_modules() if path}
+    with pre_hooks(model, every), torch.no_grad():
         model(**inputs)
-    last_inside = max((i for i, (_, module) in enumerate(called) if id(module) in inside), default=-1)
+    last_inside = max((i for i, (_, module, _) in enumerate(called) if id(module) in inside), default=-1)
     # Trap: T5 applies its decoder's dropout to the embeddings, too; it is frozen with them.
-    used_before = {id(module) for _, module in called[: last_inside + 1]}
-    after = [(path, module) for path, module in called[last_inside + 1 :] if id(module) not in used_before]
-    while len(after) > 1 and _only_pools(after[0][1]):
+    used_before = {id(module) for _, module, _ in called[: last_inside + 1]}
+    above = [call for call in called[last_inside + 1 :] if id(call[1]) not in used_before]
+    after = [call for call in above if call[0] in leaves]
+    if not after:
+        return None
+
+    def readers() -> list[str]:
+        """Modules that get what the first one gets."""
+        return [path for path, _, tensor in above if tensor is not None and tensor is after[0][2]]
+
+    while len(after) > 1 and _only_pools(after[0][1]) and _is_one_line(readers()):
         after = after[1:]
-    return after[0][0] if after else None
+    found = readers()
+    if _is_one_line(found):
+        return after[0][0]
+    # A head of several branches (DeepLab's) reads its input in several places: it is entered as a whole.
+    around = [path for path in found if all(other == path or other.startswith(f"{path}.") for other in found)]
+    return around[0] if around else after[0][0]
+
+
+def _is_one_line(paths: Sequence[str]) -> bool:
+    """Whether each of these modules lies in the one before, or around it."""
+    inmost = max(paths, key=len, default="")
+    return all(path == inmost or inmost.startswith(f"{path}.") for path in paths)
 
 
 def entering_head(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -152,6 +172,10 @@ def encoder_of(groups: LayerGroups, model: nn.Module, group: str) -> str | None:
     path = next((path for path, module in model.named_modules() if module is encoder), None)
     entry = groups.module_path(group)
     return None if path is None or entry is None or entry.startswith(f"{path}.") else path
+
+
+def _first_or_none(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:

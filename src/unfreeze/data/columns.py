@@ -153,6 +153,59 @@ def _with_label(
     )
 
 
+def written_roles(
+    table: Table,
+    names: tuple[Sequence[str], Sequence[str]],
+    *,
+    text: str | Sequence[str] | None = None,
+    label: str | None = None,
+    group: str | None = None,
+    needs_label: bool = True,
+) -> Roles:
+    """Which column is read and which is to be written, where both hold texts.
+
+    Args:
+        table: The training rows, or the rows to predict.
+        names: What people call the column that is read, and the one that is written, best first.
+        text, label, group: Names the user gave.
+        needs_label: False for prediction.
+
+    Raises:
+        DataError: E-DATA-COLUMN.
+    """
+    read, reasons = _as_names(text), dict[str, str]()
+    for role, given in (("text", read), ("label", _as_names(label)), ("group", _as_names(group))):
+        for name in given:
+            check_named(table, role, name)
+    _check_distinct(read, _as_names(label))
+    _refuse_files(table)
+    written = label or _first_known(table, names[1], without=(*read, group))
+    if not read:
+        found = _first_known(table, names[0], without=(written, group))
+        if found is None:
+            rest = [c for c in table.columns if c not in (written, group) and not _profile(table, c).is_id]
+            found = rest[0] if len(rest) == 1 else None
+        if found is None:
+            what = f"no column is the text to read by its name: {', '.join(table.columns)}"
+            raise DataError("DATA-COLUMN", what, remedy="--set data.text=COLUMN --set data.label=COLUMN")
+        read, reasons["text"] = (found,), f"{found!r} is read"
+    else:
+        reasons["text"] = f"{_listed(read)}: named by you"
+    if written is None and needs_label:
+        what = f"no column is the text to write by its name: {', '.join(table.columns)}"
+        raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
+    for name in read:
+        _check_text(table, _profile(table, name))
+    if written is not None:
+        reasons["label"] = f"{written!r} is written" if label is None else f"{written!r}: named by you"
+    return Roles(text=read, label=written if needs_label or label else None, group=group, reasons=reasons)
+
+
+def _first_known(table: Table, names: Sequence[str], without: Sequence[str | None]) -> str | None:
+    free = {_key(column): column for column in table.columns if column not in without}
+    return next((free[name] for name in names if name in free), None)
+
+
 def guess_file_roles(
     table: Table,
     kind: str,
@@ -205,6 +258,7 @@ FILE_NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "img", "picture", "photo", "file_name", "filename", "file", "path"),
     "audio": ("audio", "sound", "speech", "recording", "file_name", "filename", "file", "path"),
 }
+MASK_NAMES = ("mask", "masks", "segmentation", "annotation", "annotations", "label", "labels", "segmentation_mask")
 READ_FILES = {
     "image": "give a folder of class folders, or a table with a column of file names (.jpg, .png ...)",
     "audio": "give a folder of class folders, or a table with a column of file names (.wav, .flac ...)",
@@ -223,10 +277,17 @@ def file_columns(table: Table, kind: str) -> list[str]:
     return found
 
 
+def mask_column(table: Table) -> str | None:
+    """The column that holds a mask for each picture of another column, by its name."""
+    known = file_columns(table, "image")
+    named = [name for name in known if _key(name) in MASK_NAMES]
+    return named[0] if len(named) == 1 and len(known) > 1 else None
+
+
 def recognised_files(table: Table, kind: str) -> str | None:
     """The column of files, where the rest of the table is no texts with labels; None: it may be meant for them."""
     columns = file_columns(table, kind)
-    if not columns:
+    if not columns or (kind == "image" and mask_column(table) is not None):
         return None
     try:
         guess_roles(table.without(*columns))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfreeze.data import conll, media, pictures
+from unfreeze.data import conll, masks, media, pictures
 from unfreeze.data.columns import FILE_NOUNS, file_columns
 from unfreeze.data.contents import checked_name
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
@@ -200,6 +200,8 @@ def _missing(path: Path) -> DataError:
 
 def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     entries = _visible(root, root)
+    if (masked := _with_masks(root, entries, reading)) is not None:
+        return masked
     found = _split_entries(root, entries)
     if not found:
         return _folder_without_splits(root, entries, reading)
@@ -375,6 +377,59 @@ def _label_names(path: Path, reading: Reading) -> list[str] | None:
     if twice:
         raise DataError("DATA-LABEL", f"{path.name} names the class {twice[0]!r} twice", where=str(path))
     return names
+
+
+# a mask a picture
+
+
+def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | None:
+    """The splits of a folder of pictures and masks, see `unfreeze.data.masks`; None where it is no such folder."""
+    folders = [entry for entry in entries if entry.is_dir()]
+    pairs: dict[str, tuple[Path, Path]] = {}
+    for folder in folders:
+        below = masks.folder_of_masks(folder, folders)
+        if below is None or not _visible(folder, root):
+            continue
+        split = _split_called(folder.name)
+        inside = [entry for entry in _visible(folder, root) if entry.is_dir() and _split_called(entry.name)]
+        if split is not None:
+            pairs[split] = folder, below
+        elif inside:
+            pairs |= {str(_split_called(entry.name)): (entry, below / entry.name) for entry in inside}
+        else:
+            pairs["train"] = folder, below
+    tables = {name: _masked_rows(*pair, root, reading) for name, pair in pairs.items() if _hold_pictures(pair, root)}
+    if "train" not in tables:
+        return None
+    label_names, label_files = _side_files(entries, reading)
+    used = {path for pair in pairs.values() for one in pair for path in (one, *one.parents)}
+    _note_ignored([entry for entry in entries if entry not in used | label_files], reading)
+    name = _name_of(root / "train")
+    return Splits(tables["train"], tables.get("validation"), tables.get("test"), name, label_names)
+
+
+def _split_called(name: str) -> str | None:
+    return next((split for split, names in SPLIT_NAMES.items() if name.casefold() in names), None)
+
+
+def _hold_pictures(pair: tuple[Path, Path], root: Path) -> bool:
+    return all(folder.is_dir() and bool(_pictures_in(folder, root)) for folder in pair)
+
+
+def _pictures_in(folder: Path, root: Path) -> dict[str, str]:
+    """File names by their stem."""
+    named = (_file_name(path, root) for path in _visible(folder, root) if not path.is_dir())
+    return masks.stems(named, _relative(folder, root))
+
+
+def _masked_rows(shown: Path, below: Path, root: Path, reading: Reading) -> Table:
+    for folder in (shown, below):
+        for path in _visible(folder, root):
+            _is_link_inside(path, root)
+            if not path.is_dir():
+                check_regular(path, _relative(path, root))
+    found, wanted = _pictures_in(shown, root), _pictures_in(below, root)
+    return masks.paired(found, wanted, root, reading.notes, _relative(below, root))
 
 
 # one folder a class

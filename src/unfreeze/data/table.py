@@ -158,6 +158,12 @@ class Table:
         """The same rows without some columns."""
         return Table(self.arrow.drop_columns(list(names)), self.places, self.files)
 
+    def gathering(self, name: str, columns: Sequence[str]) -> Table:
+        """The same rows with one more column, which has a list of what some others hold that is not missing."""
+        values = zip(*(self.column(column) for column in columns), strict=True)
+        lists = [[value for value in row if value is not None] for row in values]
+        return Table(self.arrow.append_column(name, [lists]), self.places, self.files)
+
     def reading(self, columns: Sequence[str]) -> Table:
         """The same rows; of the columns that name files, only these are ever opened."""
         if self.files is None:

@@ -12,6 +12,8 @@ MultiLabelState        sums a label, score histograms      streamed Poisson boot
 RegressionState        sums of powers                      streamed Poisson bootstrap
 SpanState              sums a type of span                 streamed Poisson bootstrap
 AnswerState            sums of exact match and F1          streamed Poisson bootstrap
+SegmentationState      sums of pixels a class              streamed Poisson bootstrap
+TextState              sums of ROUGE                       streamed Poisson bootstrap
 PairedState            joint counts of two systems         bootstrap of the difference; Student's for numbers
 =====================  ==================================  =====================================================
 
@@ -37,7 +39,9 @@ from unfreeze.metrics.multilabel import MultiLabelState
 from unfreeze.metrics.paired import Difference, PairedState
 from unfreeze.metrics.regression import RegressionState
 from unfreeze.metrics.resampling import REPLICATES
+from unfreeze.metrics.segmentation import SegmentationState
 from unfreeze.metrics.spans import SpanState
+from unfreeze.metrics.texts import TextState
 
 __all__ = [
     "CALIBRATION_BINS",
@@ -48,5 +52,7 @@ __all__ = [
     "MultiLabelState",
     "PairedState",
     "RegressionState",
+    "SegmentationState",
     "SpanState",
+    "TextState",
 ]

@@ -23,6 +23,7 @@ from unfreeze.metrics.resampling import (
     rate_of,
 )
 from unfreeze.metrics.spans import spans_of
+from unfreeze.metrics.texts import ROUGE, rouge
 from unfreeze.randomness import generator
 
 
@@ -61,8 +62,8 @@ class PairedState:
     Args:
         problem_type: As in Hugging Face configurations: ``single_label_classification``,
             ``multi_label_classification`` or ``regression``; or ``token_classification`` for tags that name spans,
-            ``tags`` for others.
-        n_labels: Number of classes or labels; of no meaning for numbers and tags.
+            ``tags`` for others; ``text`` for texts that were written; ``pixels`` for shares of a picture's pixels.
+        n_labels: Number of classes or labels; of no meaning for numbers, tags and texts.
 
     Raises:
         TaskError: E-TASK for another problem type.
@@ -89,7 +90,8 @@ class PairedState:
         """Add a batch: the truth and the decisions of both systems, all of the same shape.
 
         Args:
-            true: Class ids (batch,), 0 or 1 (batch, n_labels), numbers (batch,), or a list of tags a row.
+            true: Class ids (batch,), 0 or 1 (batch, n_labels), numbers (batch,), a list of tags a row, the texts
+                that are right for each row; of no meaning for pixels, of which a and b are the shares that are right.
             a: The same of the first system: decisions, not probabilities.
             b: The same of the second.
 
@@ -112,7 +114,8 @@ class PairedState:
         """a minus b with its interval.
 
         Classification: percentile bootstrap with multinomial draws over cells of rows that are alike. Regression: the
-        mean of row-wise differences has Student's interval, and nothing is drawn; below 0, a errs less.
+        mean of row-wise differences has Student's interval, and nothing is drawn; below 0, a errs less. Texts: the
+        same, and above 0 a's are nearer to the true ones.
 
         Args:
             metric: One of `metrics`.
@@ -317,18 +320,22 @@ class _PairedTags(_PairedSpans):
 class _PairedNumbers:
     """A number a row: sums of the errors of a, of b, of their difference and of its square, (metric, 4)."""
 
-    metrics = ("mae", "mse")
+    metrics: tuple[str, ...] = ("mae", "mse")
 
     def __init__(self, n_labels: int) -> None:
         self.n = 0
-        self._sums = np.zeros((2, 4))
+        self._sums = np.zeros((len(self.metrics), 4))
 
-    def update(self, true: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    def update(self, true: Any, a: Any, b: Any) -> None:
         true = checked_finite(true, "a target")
         a, b = (np.abs(checked_finite(system, "a prediction") - true) for system in (a, b))
         assert a.shape == b.shape == true.shape == (len(true),), f"{true.shape}, {a.shape} and {b.shape} numbers"
-        self.n += len(true)
-        self._sums += [[x.sum(), y.sum(), (x - y).sum(), ((x - y) ** 2).sum()] for x, y in ((a, b), (a * a, b * b))]
+        self.count([(a, b), (a * a, b * b)])
+
+    def count(self, scores: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Add rows by what both systems have in each metric, (rows,) each."""
+        self.n += len(scores[0][0])
+        self._sums += [[x.sum(), y.sum(), (x - y).sum(), ((x - y) ** 2).sum()] for x, y in scores]
 
     def merge(self, other: Any) -> None:
         self.n += other.n
@@ -346,7 +353,7 @@ class _PairedNumbers:
             return Difference(metric, mean, mean, mean, 1, "one row has no spread: the interval is too narrow")
         variance = max(0.0, squares - total * mean) / (self.n - 1)
         half = float(t.ppf((1 + level) / 2, self.n - 1)) * math.sqrt(variance / self.n)
-        note = "" if half else f"both err alike on these {self.n} rows: the interval is too narrow"
+        note = "" if half else f"both are alike on these {self.n} rows: the interval is too narrow"
         return Difference(metric, mean, mean - half, mean + half, self.n, note)
 
     def state_dict(self) -> dict[str, Any]:
@@ -356,10 +363,32 @@ class _PairedNumbers:
         self.n, self._sums = int(saved["n"]), np.array(saved["sums"], np.float64)
 
 
+class _PairedTexts(_PairedNumbers):
+    """A text a row, beside the true ones: ROUGE takes the place of errors, and above 0 a is ahead."""
+
+    metrics = ("rougeL", "rouge1", "rouge2")
+
+    def update(self, true: Any, a: Any, b: Any) -> None:
+        order = [ROUGE.index(name) for name in self.metrics]
+        ours, theirs = (np.asarray([rouge(s, t) for s, t in zip(x, true, strict=True)])[:, order] for x in (a, b))
+        self.count(list(zip(ours.T, theirs.T, strict=True)))
+
+
+class _PairedPixels(_PairedNumbers):
+    """The share of a picture's pixels that is right: above 0 a is ahead."""
+
+    metrics = ("pixel_accuracy",)
+
+    def update(self, true: Any, a: Any, b: Any) -> None:
+        self.count([(checked_finite(a, "a share"), checked_finite(b, "a share"))])
+
+
 _PAIRED: dict[str, type[_PairedLabels | _PairedLabelSets | _PairedNumbers]] = {
     "single_label_classification": _PairedLabels,
     "multi_label_classification": _PairedLabelSets,
     "regression": _PairedNumbers,
     "token_classification": _PairedSpans,
     "tags": _PairedTags,
+    "text": _PairedTexts,
+    "pixels": _PairedPixels,
 }

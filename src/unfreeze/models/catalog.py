@@ -37,7 +37,9 @@ class CatalogEntry:
     why: str
 
 
+_SEGMENTATION = ("image-segmentation",)
 _IMAGE = ("image-classification",)
+_WRITING = ("summarization", "text2text-generation")
 _TEXT = ("text-classification", "token-classification", "question-answering", "fill-mask")
 
 # Only models whose repository holds safetensors: microsoft/deberta-v3-base, else a natural choice, has pickles alone.
@@ -69,6 +71,16 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
     ),
     CatalogEntry("xlm-roberta-base", _TEXT, 278, 1116, "multilingual", "MIT", "a hundred languages in one model"),
     CatalogEntry(
+        "google-t5/t5-small",
+        _WRITING,
+        60.5,
+        242,
+        "en",
+        "Apache-2.0",
+        "small; give it the prefix it was pretrained with: --set 'options.prefix=\"summarize: \"'",
+    ),
+    CatalogEntry("facebook/bart-base", _WRITING, 139, 558, "en", "Apache-2.0", "writes better than a T5 of its size"),
+    CatalogEntry(
         "microsoft/resnet-50",
         _IMAGE,
         25.6,
@@ -76,6 +88,15 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
         "",
         "Apache-2.0",
         "the convolutional network that papers compare with; quick on a CPU",
+    ),
+    CatalogEntry(
+        "nvidia/segformer-b0-finetuned-ade-512-512",
+        _SEGMENTATION,
+        3.8,
+        15,
+        "",
+        "other",
+        "small and quick, made for masks; see its licence",
     ),
     CatalogEntry(
         "facebook/wav2vec2-base-960h",

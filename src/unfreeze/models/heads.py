@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -106,7 +107,9 @@ def initialise(module: nn.Module, std: float, generator: torch.Generator | None 
     """Give every parameter of a module a fresh value, in place.
 
     Weights are drawn from a normal distribution with the standard deviation `std`, in module order; biases are zero;
-    the scale of a norm is one.
+    the scale of a norm is one. Kernels of two-dimensional convolutions have sqrt(2 / inputs of a unit) instead (He et
+    al. 2015, arXiv 1502.01852, equation 10): a new head may have several in a row, whose norms do not rescale, since
+    their statistics never move.
     """
     for part in module.modules():
         _initialise_own(part, std, generator)
@@ -121,7 +124,8 @@ def _initialise_own(module: nn.Module, std: float, generator: torch.Generator | 
         elif parameter.dim() <= 1:
             parameter.zero_()
         else:
-            parameter.normal_(0.0, std, generator=generator)
+            wanted = math.sqrt(2 / parameter[0].numel()) if parameter.dim() == 4 else std
+            parameter.normal_(0.0, wanted, generator=generator)
 
 
 def _has_same_head(config: Any, auto_class: Any, problem_type: ProblemType | None, id2label: Mapping[int, str]) -> bool:

@@ -516,6 +516,16 @@ def _common(one: str, other: str) -> list[str]:
     return shared
 
 
+def hold_statistics(model: nn.Module) -> None:
+    """Put normalisation layers that keep running statistics in eval mode: what they compute is a function of the row.
+
+    Layer norms have none, and follow their group's mode.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """After the block every module trains or not as it did before."""

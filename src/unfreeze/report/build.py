@@ -142,6 +142,7 @@ def _classes(records: Records) -> list[dict[str, Any]]:
     rows = [
         {"number": number, "label": str(c.get("label", "")), "support": c.get("support")}
         | {k: wording.percent(c.get(k)) if c.get(k) is not None else "\u2013" for k in ("precision", "recall", "f1")}
+        | {"iou": wording.percent(c["iou"]) if c.get("iou") is not None else None}
         | {"rank": -1.0 if c.get("f1") is None else c["f1"], "threshold": c.get("threshold")}
         for number, c in enumerate(records.details.get("per_class") or [], start=1)
     ]

@@ -29,11 +29,17 @@ _EXAMPLES = {
     "fill-mask": 'f"The weather today is {pipe.tokenizer.mask_token}."',
     "text-generation": '"The weather today is"',
     "image-classification": '"picture.jpg"',
+    "image-segmentation": '"picture.jpg"',
     "audio-classification": '"recording.wav"',
 }
 _TEXT = '"This is a short example text."'
 # transformers 5 has no pipeline for them.
-_WITHOUT_PIPELINE = ("question-answering",)
+_WITHOUT_PIPELINE = {
+    "question-answering": "`AutoModelForQuestionAnswering.from_pretrained` reads it: logits of the first and the last "
+    "token of the answer.",
+    "summarization": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
+    "text2text-generation": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
+}
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$#!@{}]|:(?=//)|(?<=www)\.")
 
 
@@ -62,6 +68,7 @@ def render(records: Records) -> str:
             example=_example(records.task),
             input=_input(records.task),
             has_pipeline=records.task not in _WITHOUT_PIPELINE,
+            without_pipeline=_without_pipeline(records.task),
             arguments=_arguments(records),
             figures=list(_figures(records)),
             classes=_classes(records),
@@ -165,13 +172,19 @@ def _example(task: str) -> Markup:
     return Markup(_EXAMPLES.get(task, _TEXT))
 
 
+def _without_pipeline(task: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(_WITHOUT_PIPELINE.get(task, ""))
+
+
 def _input(task: str) -> Markup:
     """What `unfreeze.Predictor` takes."""
     from markupsafe import Markup
 
     if task == "question-answering":
         return Markup('("Where does Ada live?", "Ada lives in London.")')
-    return Markup(_EXAMPLES[task] if task.endswith("-classification") and task in _EXAMPLES else _TEXT)
+    return Markup(_EXAMPLES[task] if task.startswith(("image-", "audio-")) and task in _EXAMPLES else _TEXT)
 
 
 def _arguments(records: Records) -> Markup:

@@ -19,7 +19,12 @@ from unfreeze.run import Event, Finding, Run, Status
 
 Verdict = Literal["better", "not distinguishable", "worse", "not compared"]
 _SEVERITIES = ("bad", "warning", "info", "good")
-_TITLES = {"tfidf": "TF-IDF", "majority": "the majority answer"}
+_TITLES = {
+    "tfidf": "TF-IDF",
+    "majority": "the majority answer",
+    "lead-3": "the first three sentences",
+    "copy": "the text as it was read",
+}
 # What a task leads with, most telling first; for runs that ended before they wrote a summary.
 _LEADING = (
     ("f1_micro", "f1"),

@@ -18,6 +18,8 @@ SHARES = (
     frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
     | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
     | {*("answer_f1", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")}
+    | {*("mean_iou", "pixel_accuracy", "mean_accuracy")}
+    | {*("rouge1", "rouge2", "rougeL", "token_accuracy")}
 )
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "ece", "mse", "rmse", "mae", "perplexity"})
 METRIC_NAMES = {
@@ -39,6 +41,14 @@ METRIC_NAMES = {
     "mae": "mean absolute error",
     "mse": "mean squared error",
     "r2": "R squared",
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixels right",
+    "mean_accuracy": "pixels right, mean over classes",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "token_accuracy": "next tokens right",
+    "written_words": "words written",
     "rmse": "root mean squared error",
 }
 _JOINERS = "\u200c\u200d"  # words of Persian and Indic scripts, and many emoji, are wrong without them

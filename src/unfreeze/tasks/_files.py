@@ -90,20 +90,32 @@ class ReadsFiles(Task):
             DataError: It cannot be read.
         """
 
+    def files_read(self, roles: Roles) -> tuple[str, ...]:
+        """Columns whose files are opened."""
+        return roles.text
+
+    def check_row(self, row: Row, roles: Roles) -> None:
+        """Read all that a row names.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        (column,) = roles.text
+        data = contents.content_of(row, column)
+        if data is None:
+            raise self._nothing_in(row, column)
+        self.check_file(data, row.place)
+
     def contents(self, table: Table, roles: Roles) -> Iterator[str]:
         (column,) = roles.text
         return table.contents(column)
 
     def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
         """Rows whose file cannot be read; every file is decoded once."""
-        (column,) = roles.text
 
         def problem(row: Row) -> DataError | None:
             try:
-                data = contents.content_of(row, column)
-                if data is None:
-                    return self._nothing_in(row, column)
-                self.check_file(data, row.place)
+                self.check_row(row, roles)
             except DataError as error:
                 return error
             return None

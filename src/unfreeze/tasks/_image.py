@@ -41,6 +41,12 @@ class Picture:
     crop: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
     is_mirrored: bool = False
 
+    def cut(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, upper, right, lower edge in pixels."""
+        left, upper, right, lower = self.crop
+        x, y = int(left * width), int(upper * height)
+        return x, y, max(round(right * width), x + 1), max(round(lower * height), y + 1)
+
     def pixels(self) -> Image.Image:
         """The upright RGB picture, varied.
 
@@ -49,10 +55,7 @@ class Picture:
         """
         picture = decode(self.file.read(), self.file.place)
         if self.crop != (0.0, 0.0, 1.0, 1.0):
-            width, height = picture.size
-            left, upper, right, lower = self.crop
-            box = (int(left * width), int(upper * height), round(right * width), round(lower * height))
-            picture = picture.crop((box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)))
+            picture = picture.crop(self.cut(*picture.size))
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.is_mirrored else picture
 
 

@@ -89,6 +89,9 @@ class Task(ABC):
         needs_label: Whether training rows must have a label.
         most_tokens: The longest input unless the recipe asks for another.
         splits_long_rows: Whether `encode` gives several examples for a row beyond the limit, rather than cutting it.
+        brings_its_head: Whether a checkpoint's own head is trained on, so that no phase begins with the head alone.
+        generates: Whether an answer is written a token at a time, by many forwards: evaluations while training then do
+            without answers, and the model must be one that writes.
     """
 
     name: ClassVar[str]
@@ -103,6 +106,8 @@ class Task(ABC):
     needs_label: ClassVar[bool] = True
     most_tokens: ClassVar[int] = 512
     splits_long_rows: ClassVar[bool] = False
+    brings_its_head: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         self.roles: Roles = Roles(text=(), label=None, group=None, reasons={})
@@ -159,6 +164,10 @@ class Task(ABC):
         """What each row is about, by which equal rows are found; its normalised form is compared."""
         return joined_texts(table, roles)
 
+    def files_read(self, roles: Roles) -> tuple[str, ...]:
+        """Columns whose files are opened, of rows that name files."""
+        return roles.text
+
     def unreadable(self, table: Table, roles: Roles) -> dict[int, DataError]:
         """Rows whose inputs cannot be read, by position, and why: files that are damaged."""
         return {}
@@ -180,6 +189,10 @@ class Task(ABC):
     def is_unlabelled(self, value: Any) -> bool:
         """Whether a value of the label column is none."""
         return is_missing(value)
+
+    def completed(self, table: Table, label: str) -> Table:
+        """Rows of a split that has the label under other names than the training rows; else as they are."""
+        return table
 
     def keeps_together(self, table: Table, roles: Roles) -> Sequence[Hashable] | None:
         """A value for each row; rows of equal values stay on one side of a split, beside the user's groups."""
@@ -318,6 +331,15 @@ class Task(ABC):
         """Raw outputs of one forward, without labels."""
         return model(**batch.inputs).logits
 
+    def answer(self, model: torch.nn.Module, batch: Batch, outputs: Any = None) -> Any:
+        """What `decode`, the metric and `answers` are given: the raw outputs, unless the task `generates`.
+
+        Args:
+            model, batch: As for `predict`.
+            outputs: Of `loss` on this batch, where it was called.
+        """
+        return outputs if outputs is not None else self.predict(model, batch)
+
     @abstractmethod
     def decode(self, outputs: Any, batch: Batch) -> list[Prediction]:
         """Answers a person can read, one for each example."""
@@ -349,8 +371,8 @@ class Task(ABC):
         """A row's inputs as a person reads them."""
         return "\n".join(str(row.values[column]) for column in self.roles.text)
 
-    def thumbnail(self, row: Row) -> str:
-        """A row's inputs as a small picture, a data URI; empty where they are none."""
+    def thumbnail(self, row: Row, answer: Any = None) -> str:
+        """A row's inputs, and an answer that is drawn, as a small picture, a data URI; empty where they are none."""
         return ""
 
     def input_shown(self, example: Example) -> str:
@@ -380,6 +402,11 @@ class Task(ABC):
 
     def finish(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Fold into the weights what other tools would not know, before the model is written."""
+
+    @property
+    def tokens_written(self) -> int:
+        """That are computed, at most, to answer one row, where the task `generates`."""
+        return 0
 
     @property
     def chooses_on_validation(self) -> bool:

@@ -80,7 +80,7 @@ class ImageClassification(FileClassification):
 
     # for people --------------------------------------------------------------------------------------------------
 
-    def thumbnail(self, row: Row) -> str:
+    def thumbnail(self, row: Row, answer: Any = None) -> str:
         return thumbnail(decode(self.source_of(row).read(), row.place))
 
     def input_shown(self, example: Example) -> str:

@@ -30,7 +30,7 @@ from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
 from unfreeze.machine import give_back_device_memory, is_out_of_memory, not_enough_memory
-from unfreeze.models.layers import LayerGroups, modes_kept
+from unfreeze.models.layers import LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
 from unfreeze.run import Run
@@ -54,8 +54,6 @@ from unfreeze.types import Batch, Example
 # A loss so many times the run's first one (or 1, where that was less) in so many steps in a row is a divergence. One
 # strange batch is not, nor is a loss that has only risen from nearly nothing.
 DIVERGED_FACTOR, DIVERGED_STEPS = 20.0, 3
-# Normalisation layers that keep running statistics; layer norms have none and follow their group's mode.
-_WITH_STATISTICS = (torch.nn.modules.batchnorm._NormBase,)
 
 
 class Engine:
@@ -499,9 +497,7 @@ class Engine:
         if self.words is not None and self.words.name in trainable:
             trainable[self.words.name] = self.words.enter()
         self.groups.set_modes({self.groups.group_of(name) for name in chosen})
-        for module in self.model.modules():
-            if isinstance(module, _WITH_STATISTICS):
-                module.eval()
+        hold_statistics(self.model)
         return trainable
 
     # evaluation --------------------------------------------------------------------------------------------------
@@ -544,6 +540,7 @@ class Engine:
             budget_tokens=2 * self._budget_tokens,
             precision=self.settings.precision,
             intervals=False,
+            answers=False,
         )
 
     def _value(self, found: Evaluation) -> float:

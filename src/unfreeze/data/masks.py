@@ -1,0 +1,154 @@
+"""Folders of pictures and of their masks, laid out as people have them; masks to class numbers, by one written rule.
+
+Layouts; a picture and its mask have the same name, but for the suffix and ``_mask``, ``_gt``, ``_label`` at the end:
+
+- ``train/`` beside ``trainannot/`` (or ``train_masks/``, ``train_labels/`` ...), the same for the other splits;
+- ``images/`` beside ``masks/`` (``annotations``, ``labels`` ...), each with or without folders of splits inside;
+- VOC's ``JPEGImages/`` beside ``SegmentationClass/``.
+
+A pixel of a mask is the number of its class. 255 is no class (VOC), unless the masks hold nothing but 0 and 255: then
+they are ground and thing. Masks in colours are refused, as are JPEG masks, which blur numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from unfreeze.data import media
+from unfreeze.data.pictures import MOST_PIXELS
+from unfreeze.data.table import Places, Table
+from unfreeze.errors import DataError
+from unfreeze.types import Files
+
+PICTURES, MASKS = (
+    ("images", "image", "imgs", "img", "pictures", "jpegimages"),
+    (*("masks", "mask", "annotations", "annotation", "labels", "label", "segmentationclass", "segmentation", "gt"),),
+)
+# At the end of a folder's name, after that of the pictures beside it.
+_ENDINGS = ("annot", "annotations", "masks", "mask", "labels", "gt")
+_MARK = re.compile(r"[_-](mask|masks|gt|label|labels|annot|seg|labelIds)\Z")
+NOT_A_CLASS = 255
+COLUMN = "mask"
+MASK_FORMATS = ("PNG", "BMP", "GIF", "TIFF")
+
+
+def folder_of_masks(pictures: Path, beside: Sequence[Path]) -> Path | None:
+    """The folder that holds the masks of another's pictures, by its name."""
+    name = pictures.name.casefold()
+    for folder in beside:
+        ending = folder.name.casefold().removeprefix(name).lstrip("_-")
+        if folder != pictures and folder.name.casefold().startswith(name) and ending in _ENDINGS:
+            return folder
+    if name in PICTURES:
+        return next((folder for wanted in MASKS for folder in beside if folder.name.casefold() == wanted), None)
+    return None
+
+
+def paired(pictures: Mapping[str, str], masks: Mapping[str, str], root: Path, notes: list[str], where: str) -> Table:
+    """Rows of pictures and their masks.
+
+    Args:
+        pictures, masks: Name without suffix to file name relative to `root`.
+        root: Of the data.
+        notes: Get a sentence where files are left over.
+        where: The folder of the masks, for messages.
+
+    Raises:
+        DataError: E-DATA-MISSING, no picture has a mask.
+    """
+    plain = {_MARK.sub("", stem): name for stem, name in masks.items()} | dict(masks)
+    found = {name: plain.get(stem) for stem, name in pictures.items()}
+    if not any(found.values()):
+        what = f"no mask in {where} has the name of a picture"
+        raise DataError("DATA-MISSING", what, where=where, remedy="call a picture and its mask alike: a.jpg, a.png")
+    used = {name for name in found.values() if name is not None}
+    unused = len(set(masks.values()) - used)
+    if unused:
+        notes.append(f"Masks in {where} without a picture are not used: {unused:,}.")
+    names = list(found)
+    columns = {"image": names, COLUMN: [found[name] for name in names]}
+    arrow = pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})
+    return Table(arrow, Places.of_files(names), Files(root, ("image", COLUMN)))
+
+
+def stems(names: Iterator[str], where: str) -> dict[str, str]:
+    """File names by their stem, suffixes of pictures alone.
+
+    Raises:
+        DataError: E-DATA-FORMAT, two differ by their suffix alone.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if media.kind_of(name) != "image":
+            continue
+        stem = Path(name).stem
+        if stem in found:
+            what = f"{Path(found[stem]).name} and {Path(name).name} have the same name but for the suffix"
+            raise DataError("DATA-FORMAT", what, where=where, remedy="remove one of them")
+        found[stem] = name
+    return found
+
+
+def decode(data: bytes, place: str) -> np.ndarray:
+    """The numbers of a mask, (height, width) uint8.
+
+    Args:
+        data: A file's content.
+        place: For messages.
+
+    Raises:
+        DataError: E-DATA-MASK.
+    """
+    if not data:
+        raise _refused("the file is empty", place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with a file is judged below
+            opened = Image.open(io.BytesIO(data))
+            if opened.format not in MASK_FORMATS:
+                raise _refused(f"{opened.format} does not keep numbers as they are", place)
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise _refused(f"{width:,} x {height:,} pixels are more than the {MOST_PIXELS:,} that are read", place)
+            opened.load()
+            if opened.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
+                raise _refused("it is in colours, and a pixel should be the number of its class", place)
+            numbers = np.asarray(opened)
+    except DataError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _refused("its format is none of those read" if "identify" in reason else reason, place) from None
+    if numbers.dtype == bool:
+        return numbers.astype(np.uint8)
+    if numbers.min(initial=0) < 0 or numbers.max(initial=0) > NOT_A_CLASS:
+        raise _refused(f"it holds the number {int(numbers.max())}: classes are 0 to {NOT_A_CLASS - 1}", place)
+    return numbers.astype(np.uint8)
+
+
+def encoded(numbers: np.ndarray) -> dict[str, bytes | None]:
+    """A mask as a row keeps one that has no file.
+
+    Args:
+        numbers: (height, width) uint8.
+    """
+    file = io.BytesIO()
+    Image.fromarray(numbers.astype(np.uint8)).save(file, "PNG")
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def _refused(what: str, place: str) -> DataError:
+    return DataError(
+        "DATA-MASK",
+        f"the mask cannot be read: {what}",
+        where=place,
+        remedy="write masks as PNG files of one channel, a pixel the number of its class",
+    )

@@ -1,0 +1,378 @@
+"""A class for every pixel: layouts of folders, numbers of masks, figures, service by transformers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoModelForSemanticSegmentation,
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
+    pipeline,
+)
+
+import unfreeze
+from unfreeze.data import masks
+from unfreeze.data.columns import recognised_files
+from unfreeze.data.sources import read
+from unfreeze.errors import DataError, RecipeError, TaskError
+from unfreeze.evaluation import evaluate_rows
+from unfreeze.metrics import PairedState, SegmentationState
+from unfreeze.metrics.segmentation import confusion
+from unfreeze.tasks.image_segmentation import ImageSegmentation, _overlay
+from unfreeze.testing import check_task, tiny_image_model
+
+SIDE = 64
+QUICK = ["train.epochs=8", "train.learning_rate=3e-3", "train.head_learning_rate=1e-2", "data.validation=0.2"]
+
+
+def scene(i: int, *, numbers: tuple[int, int, int] = (0, 1, 11)) -> tuple[Image.Image, Image.Image]:
+    """A dark ground with a bright box somewhere, and an edge that nobody looked at."""
+    pixels = np.full((SIDE, SIDE + 16, 3), 40, dtype=np.uint8)
+    mask = np.full(pixels.shape[:2], numbers[0], dtype=np.uint8)
+    top, left = 4 + 5 * (i % 4), 4 + 7 * (i % 5)
+    pixels[top : top + 30, left : left + 34] = (230, 60 + i % 30, 60)
+    mask[top : top + 30, left : left + 34] = numbers[1]
+    mask[-4:] = numbers[2]
+    return Image.fromarray(pixels), Image.fromarray(mask)
+
+
+def save(folder: Path, below: Path, count: int, first: int = 0, **options: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    below.mkdir(parents=True, exist_ok=True)
+    for i in range(first, first + count):
+        picture, mask = scene(i, **options)
+        picture.save(folder / f"{i:03}.jpg", quality=95)
+        mask.save(below / f"{i:03}.png")
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As CamVid lies: splits, and beside each its masks; names of the classes, the last of which is none."""
+    folder = tmp_path_factory.mktemp("street") / "street"
+    for name, count, first in (("train", 24, 0), ("val", 6, 24), ("test", 6, 30)):
+        save(folder / name, folder / f"{name}annot", count, first)
+    names = ["ground", "box", *(f"spare {n}" for n in range(2, 11)), "Unlabelled"]
+    (folder / "classes.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    config = MobileNetV2Config(depth_multiplier=0.25, image_size=64)
+    network = MobileNetV2ForImageClassification(config)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    network.half().save_pretrained(folder / "mobilenet")
+    segformer = tiny_image_model(folder / "segformer", "segformer", pixels=SIDE)
+    settings = (segformer / "preprocessor_config.json").read_bytes()
+    (folder / "mobilenet" / "preprocessor_config.json").write_bytes(settings)
+    return {"segformer": segformer, "mobilenet": folder / "mobilenet"}
+
+
+@pytest.mark.parametrize("name", ["segformer", "mobilenet"])
+def test_the_contract_is_kept(name: str, models: dict[str, Path]) -> None:
+    assert "save and load predict the same" in check_task(ImageSegmentation, model=models[name])
+
+
+def trained(street: Path, model: Path, output: Path, *settings: str, **options: Any) -> Any:
+    return unfreeze.train(
+        street, model=str(model), output=output, settings=[*QUICK, f"cache.folder={output}-cache", *settings], **options
+    )
+
+
+def test_trained_it_finds_the_boxes_and_transformers_agrees(
+    street: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    run = trained(street, models["segformer"], tmp_path / "run")
+    assert run.plan["task"] == "image-segmentation", "recognised by its folders"
+    assert run.metrics["test_mean_iou"] > 0.8
+    picture = street / "test" / "030.jpg"
+    [answer] = run.predict([str(picture)])
+    assert set(answer.label) == {"ground", "box"}
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer.extra["mask"].partition(",")[2]))))
+    assert drawn.shape == (SIDE, SIDE + 16)
+    assert set(np.unique(drawn)) == {0, 1}, "numbers as in the training masks"
+    pipe = pipeline("image-segmentation", model=str(run.model_folder))
+    [box] = [found for found in pipe(str(picture)) if found["label"] == "box"]
+    assert np.array_equal(np.asarray(box["mask"]) > 0, drawn == 1)
+    baselines = json.loads((run.folder / "baselines.json").read_text())
+    assert [b["name"] for b in baselines] == ["majority"]
+    assert baselines[0]["metric"] == "pixel_accuracy"
+    assert baselines[0]["difference"]["low"] > 0
+    page = run.report().read_text()
+    assert "mean IoU" in page
+    assert "data:image/jpeg;base64," in page, "pictures under their masks"
+    again = run.evaluate(street)
+    assert again["eval_mean_iou"] == pytest.approx(run.metrics["test_mean_iou"])
+    assert AutoModelForSemanticSegmentation.from_pretrained(run.model_folder).config.id2label == {0: "ground", 1: "box"}
+
+
+def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(
+    street: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """DeepLab's head pools its input in one branch and convolves it in another."""
+    run = trained(street, models["mobilenet"], tmp_path / "run", "baselines=false", schedule="head")
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    [recorded] = [event for event in events if event["kind"] == "recorded"]
+    assert recorded["boundary"] == "head"
+    # Pictures are brought to 64 x 96, of which the head gets an eighth.
+    config = run.predictor.model.config
+    assert config.output_stride == 8
+    width = run.predictor.model.segmentation_head.conv_aspp.convolution.in_channels
+    assert recorded["bytes"] >= 24 * width * 8 * 12 * 2
+    assert not [event for event in events if "not recorded" in str(event.get("text", ""))]
+
+
+def test_resumed_it_is_the_same_to_the_bit(street: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    def stop(event: Any) -> bool:
+        return event.kind == "step" and event.step == 5
+
+    settings = ("baselines=false", "train.epochs=3", "options.augmentation=always")
+    whole = trained(street, models["segformer"], tmp_path / "whole", *settings)
+    with pytest.raises(unfreeze.errors.Interrupted):
+        trained(street, models["segformer"], tmp_path / "cut", *settings, observers=[stop])
+    resumed = unfreeze.resume(tmp_path / "cut")
+    for name, tensor in whole.predictor.model.state_dict().items():
+        assert torch.equal(tensor, resumed.predictor.model.state_dict()[name]), name
+
+
+class TestFolders:
+    @pytest.mark.parametrize(
+        ("pictures", "below"), [("images", "masks"), ("images", "annotations"), ("JPEGImages", "SegmentationClass")]
+    )
+    def test_pictures_beside_masks(self, pictures: str, below: str, tmp_path: Path) -> None:
+        save(tmp_path / "data" / pictures, tmp_path / "data" / below, 4)
+        splits = read(str(tmp_path / "data"))
+        assert splits.train.columns == ["image", "mask"]
+        assert splits.train.row(2).values == {"image": f"{pictures}/002.jpg", "mask": f"{below}/002.png"}
+        assert (splits.validation, splits.test) == (None, None)
+
+    def test_with_splits_inside(self, tmp_path: Path) -> None:
+        for name, count in (("training", 4), ("validation", 2)):
+            save(tmp_path / "data" / "images" / name, tmp_path / "data" / "annotations" / name, count)
+        splits = read(str(tmp_path / "data"))
+        assert (len(splits.train), len(splits.validation or ()), splits.test) == (4, 2, None)
+
+    def test_names_may_end_in_what_they_are(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 3)
+        for path in (tmp_path / "data" / "masks").iterdir():
+            path.rename(path.with_name(f"{path.stem}_mask.png"))
+        assert read(str(tmp_path / "data")).train.row(0).values["mask"] == "masks/000_mask.png"
+
+    def test_what_has_no_partner_is_said(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4)
+        (tmp_path / "data" / "images" / "001.jpg").unlink()
+        (tmp_path / "data" / "masks" / "002.png").unlink()
+        splits = read(str(tmp_path / "data"))
+        assert splits.train.column("mask") == ["masks/000.png", None, "masks/003.png"]
+        assert any("without a picture are not used: 1" in note for note in splits.notes)
+
+    def test_no_names_alike_is_an_error(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 2)
+        for path in (tmp_path / "data" / "masks").iterdir():
+            path.rename(path.with_name(f"other{path.name}"))
+        with pytest.raises(DataError, match="no mask in masks has the name of a picture"):
+            read(str(tmp_path / "data"))
+
+    def test_folders_of_classes_stay_what_they_are(self, tmp_path: Path) -> None:
+        for name in ("images", "drawings"):
+            save(tmp_path / "data" / name, tmp_path / "elsewhere", 3)
+        table = read(str(tmp_path / "data")).train
+        assert table.columns == ["image", "label"]
+        assert ImageSegmentation.recognises(table) is None
+        assert recognised_files(table, "image") == "image"
+
+    def test_columns_of_a_table_and_of_the_hub(self, tmp_path: Path) -> None:
+        rows = ImageSegmentation().sample_rows()
+        assert ImageSegmentation.recognises(read(rows).train) is not None
+        assert recognised_files(read(rows).train, "image") is None, "no classes of pictures"
+        save(tmp_path / "a", tmp_path / "b", 3)
+        listed = "".join(f"a/{i:03}.jpg,b/{i:03}.png\n" for i in range(3))
+        (tmp_path / "list.csv").write_text("image,segmentation\n" + listed)
+        roles = ImageSegmentation().find_roles(read(str(tmp_path / "list.csv")).train, None, needs_label=True)
+        assert (roles.text, roles.label) == (("image",), "segmentation")
+
+
+class TestMasks:
+    def test_numbers_are_read_as_they_are(self) -> None:
+        numbers = np.array([[0, 1], [7, 255]], dtype=np.uint8)
+        palette = Image.fromarray(numbers, mode=None).convert("P")
+        palette.putdata(list(numbers.ravel()))
+        palette.putpalette([255 - n // 3 for n in range(768)])
+        for picture in (Image.fromarray(numbers), palette, Image.fromarray(numbers.astype(np.uint16))):
+            file = io.BytesIO()
+            picture.save(file, "PNG")
+            assert np.array_equal(masks.decode(file.getvalue(), "a.png"), numbers), picture.mode
+        file = io.BytesIO()
+        Image.fromarray(numbers > 0).save(file, "PNG")
+        assert masks.decode(file.getvalue(), "a.png").tolist() == [[0, 1], [1, 1]]
+
+    @pytest.mark.parametrize(
+        ("mode", "kind", "what"),
+        [("RGB", "PNG", "in colours"), ("L", "JPEG", "does not keep numbers"), ("I;16", "PNG", "the number 300")],
+    )
+    def test_what_holds_no_class_numbers_is_refused(self, mode: str, kind: str, what: str) -> None:
+        picture = Image.new(mode, (4, 4), 300 if mode == "I;16" else 0)
+        file = io.BytesIO()
+        picture.save(file, kind)
+        with pytest.raises(DataError, match=what) as caught:
+            masks.decode(file.getvalue(), "a.png")
+        assert (caught.value.code, caught.value.where) == ("DATA-MASK", "a.png")
+
+    @pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n broken"])
+    def test_damaged_ones_are_refused(self, data: bytes) -> None:
+        with pytest.raises(DataError, match="the mask cannot be read"):
+            masks.decode(data, "a.png")
+
+    def test_only_0_and_255_are_ground_and_thing(self, models: dict[str, Path], tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 255, 0))
+        task = ImageSegmentation()
+        table = read(str(tmp_path / "data")).train
+        space = task.learn(table, task.find_roles(table, None, needs_label=True), None)
+        assert (space.labels, space.numbers) == (("ground", "thing"), (0, 255))
+
+    def test_255_is_none_beside_others_and_classes_can_be_left_out(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(3, 1, 255))
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        space = ImageSegmentation().learn(table, roles, None)
+        assert (space.labels, space.numbers, space.left_out) == (("class 1", "class 3"), (1, 3), ("class 255",))
+        with pytest.raises(DataError, match="nothing can be told apart"):
+            ImageSegmentation(ignore=[3]).learn(table, roles, None)
+        with pytest.raises(RecipeError, match="no class 'car'"):
+            ImageSegmentation(ignore=["car"]).learn(table, roles, None)
+
+    def test_a_number_beyond_the_named_classes_is_an_error_with_its_file(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 3)
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        with pytest.raises(DataError, match="holds the number 11, and 2 classes are named") as caught:
+            ImageSegmentation().learn(table, roles, ["ground", "box"])
+        assert caught.value.where == "images/000.jpg"
+
+    def test_another_size_and_damage_are_all_named_before_training(
+        self, street: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 8)
+        Image.new("L", (9, 9)).save(tmp_path / "data" / "masks" / "003.png")
+        (tmp_path / "data" / "masks" / "005.png").write_bytes(b"nothing")
+        with pytest.raises(DataError, match="2 of 8 train rows cannot be read") as caught:
+            trained(tmp_path / "data", models["segformer"], tmp_path / "run")
+        assert "9 x 9 pixels, the picture 80 x 64" in caught.value.what
+        run = trained(
+            tmp_path / "data", models["segformer"], tmp_path / "run", "data.drop_broken=true", "baselines=false"
+        )
+        assert run.plan["data"]["rows"]["train"] + run.plan["data"]["rows"]["validation"] == 6
+
+
+class TestVariation:
+    def test_picture_and_mask_are_cut_and_mirrored_alike(self, street: Path, models: dict[str, Path]) -> None:
+        """The box is the only bright thing: wherever it is cut to, its pixels are bright."""
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        prepared = prepare(Recipe.build({"data.source": str(street), "model": str(models["segformer"])}))
+        task, seen = prepared.task, set()
+        for i, example in enumerate(prepared.train_examples):
+            drawn = task.augment(example, np.random.default_rng(i))
+            seen.add(drawn.origin.picture.is_mirrored)
+            batch = task.collate([drawn])
+            red = batch.inputs["pixel_values"][0, 0]
+            classes = batch.targets.classes[0]
+            middle = (red[classes == 1].median(), red[classes == 0].median())
+            if (classes == 1).sum() > 200 and (classes == 0).sum() > 200:
+                assert middle[0] > middle[1] + 0.5
+                assert ((red > (middle[0] + middle[1]) / 2) == (classes == 1))[classes != 255].float().mean() > 0.95
+        assert seen == {True, False}
+
+
+class TestFigures:
+    def test_iou_by_hand(self) -> None:
+        true = np.array([[0, 0, 1, 255], [0, 1, 1, 255]])
+        said = np.array([[0, 1, 1, 0], [0, 1, 0, 1]])
+        counts = confusion(true, said, 2)
+        assert counts.tolist() == [[2, 1], [1, 2]]
+        state = SegmentationState(["a", "b"])
+        state.update(counts[None])
+        found = state.compute()
+        assert found["mean_iou"] == pytest.approx(0.5)
+        assert found["pixel_accuracy"] == pytest.approx(4 / 6)
+        assert found["mean_accuracy"] == pytest.approx(2 / 3)
+        assert [c["iou"] for c in state.details()["per_class"]] == [0.5, 0.5]
+
+    def test_it_is_over_all_pixels_and_not_the_mean_over_pictures(self) -> None:
+        random = np.random.default_rng(0)
+        true, said = random.integers(0, 3, (2, 6, 20, 20))
+        whole, parts = SegmentationState("abc"), [SegmentationState("abc"), SegmentationState("abc")]
+        counts = np.stack([confusion(t, s, 3) for t, s in zip(true, said, strict=True)])
+        whole.update(counts, np.arange(6))
+        parts[0].update(counts[:2], np.arange(2))
+        parts[1].update(counts[2:], np.arange(2, 6))
+        parts[0].merge(parts[1])
+        assert parts[0].compute() == whole.compute()
+        assert SegmentationState.load(whole.state_dict()).compute() == whole.compute()
+        wanted = [((true == c) & (said == c)).sum() / ((true == c) | (said == c)).sum() for c in range(3)]
+        assert whole.compute()["mean_iou"] == pytest.approx(np.mean(wanted))
+        low, high = whole.intervals()["mean_iou"]
+        assert low < np.mean(wanted) < high
+
+    def test_a_class_that_nowhere_occurs_does_not_count(self) -> None:
+        state = SegmentationState(["a", "b", "c"])
+        state.update(confusion(np.zeros((2, 2), int), np.zeros((2, 2), int), 3)[None])
+        assert state.compute()["mean_iou"] == 1.0
+        empty = SegmentationState(["a", "b"])
+        empty.update(np.zeros((1, 2, 2), dtype=np.int64))
+        assert empty.compute() == {"mean_iou": None, "pixel_accuracy": None, "mean_accuracy": None}
+        assert empty.reasons["mean_iou"] == "no pixel has a class"
+
+    def test_pictures_are_measured_at_their_own_size(self, street: Path, models: dict[str, Path]) -> None:
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        recipe = {"data.source": str(street), "model": str(models["segformer"]), "options.size": [32, 32]}
+        prepared = prepare(Recipe.build(recipe))
+        model = prepared.task.build(prepared.source, prepared.config).model
+        found = evaluate_rows(prepared.task, model, prepared.train)
+        counted = sum(c["support"] for c in found.details["per_class"])
+        assert counted == 24 * (SIDE - 4) * (SIDE + 16)
+
+    def test_two_systems(self) -> None:
+        paired = PairedState("pixels")
+        paired.update(None, np.array([0.9, 0.8, 0.7]), np.array([0.5, 0.5, 0.6]))
+        assert paired.difference().value == pytest.approx(0.8 - 1.6 / 3)
+        assert paired.difference().metric == "pixel_accuracy"
+
+    def test_pixels_without_a_class_are_not_coloured(self) -> None:
+        picture = Image.new("RGB", (2, 1), (10, 20, 30))
+        drawn = np.asarray(_overlay(picture, np.array([[0, 255]], dtype=np.uint8)))
+        assert drawn[0, 1].tolist() == [10, 20, 30]
+        assert drawn[0, 0].tolist() != [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"size": [10, 10]},
+        {"size": 64},
+        {"mirror": 1},
+        {"augmentation": "some"},
+        {"ignore": "sky"},
+        {"size": [64, True]},
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
+    with pytest.raises(TaskError, match=next(iter(options))):
+        ImageSegmentation(**options)
