@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "costs": MATERIAL - {"run"} | {"preparation", "activations", "plan", "training"},
     "evaluation": MATERIAL - {"recipe", "schedule", "run"} | {"activations"},
     "training": MATERIAL | {"activations", "plan", "evaluation"},
-    "baselines": FOUNDATION | {"randomness"},
+    "baselines": FOUNDATION | {"randomness", "metrics"},
     "results": MATERIAL | {"preparation", "evaluation", "activations"},
     "report": FOUNDATION | {"run"},
     "serving": MATERIAL - {"schedule", "run"} | {"evaluation"},

@@ -7,6 +7,7 @@ majority           the same answer for every row                     nothing
 tfidf              words and word pairs, a linear model              seconds for 10,000 rows
 frozen features    the pretrained model as it came, a linear model   seconds, once the features are there
 usual tags         each word's most frequent tag                     nothing
+lead-3, copy       the first sentences, or all, of what is read      nothing
 =================  ================================================  ===========================================
 
 A fine-tuned model that does not beat the second has learned nothing that counting words could not do; one that does not
@@ -55,17 +56,17 @@ class Baseline:
     """The answers of one baseline on the test rows.
 
     Attributes:
-        name: ``majority``, ``tfidf``, ``frozen features`` or ``usual tags``.
+        name: ``majority``, ``tfidf``, ``frozen features``, ``usual tags``, ``lead-3`` or ``copy``.
         sentence: What it is, for the report.
         predictions: Class ids (n,), probabilities (n, n_labels) for multi-label, numbers (n,) for regression; a list of
-            tags a row.
+            tags, or a text, a row; shares of pixels that are right (n,).
         seconds: Wall time of fitting and predicting.
         notes: What a reader must know: a fit that did not converge, a label without training rows.
     """
 
     name: str
     sentence: str
-    predictions: np.ndarray | list[list[str]]
+    predictions: np.ndarray | list[list[str]] | list[str]
     seconds: float
     notes: list[str] = field(default_factory=list)
 

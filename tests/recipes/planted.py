@@ -6,6 +6,7 @@ import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -71,6 +72,7 @@ _HUB = {
     "microsoft/resnet-50": tiny_image_model,
     "facebook/wav2vec2-base-960h": tiny_audio_model,
     "google-t5/t5-small": tiny_writing_model,
+    "nvidia/segformer-b0-finetuned-ade-512-512": partial(tiny_image_model, architecture="segformer"),
 }
 
 
@@ -84,6 +86,34 @@ def files(folder):
     questions(folder / "questions.jsonl")
     calls(folder / "calls")
     talks(folder / "talks.jsonl")
+    street(folder / "street")
+    speech(folder / "speech")
+
+
+def speech(folder, rows=12):
+    """Recordings of two tones, and which they are."""
+    Path(folder).mkdir(parents=True)
+    pitches, texts, lines = {"a": 300, "b": 1200}, ("ab", "ba", "a", "b"), ["file_name,transcription"]
+    for i in range(rows):
+        time, text = np.arange(2000) / 8000, texts[i % len(texts)]
+        tones = [0.5 * np.sin(2 * np.pi * (pitches[letter] + i) * time) for letter in text]
+        soundfile.write(Path(folder) / f"{i}.wav", np.concatenate(tones), 8000)
+        lines.append(f"{i}.wav,{text}")
+    (Path(folder) / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+def street(folder, rows=8):
+    """Pictures of a bright box, and their masks."""
+    for name in ("images", "masks"):
+        (Path(folder) / name).mkdir(parents=True)
+    (Path(folder) / "classes.txt").write_text("ground\nbox\n", encoding="utf-8")
+    for i in range(rows):
+        pixels, mask = np.full((40, 48, 3), 40, dtype=np.uint8), np.zeros((40, 48), dtype=np.uint8)
+        pixels[8 + i : 30, 10:36], mask[8 + i : 30, 10:36] = (220, 60, 60), 1
+        Image.fromarray(pixels).save(Path(folder) / "images" / f"{i}.png")
+        Image.fromarray(mask).save(Path(folder) / "masks" / f"{i}.png")
+    return Path(folder)
 
 
 def talks(path, rows=24):

@@ -74,8 +74,10 @@ def models(tmp_path_factory):
 def test_there_are_recipes_to_start_from():
     assert [path.name for path in RECIPES] == [
         "audio-classification.yaml",
+        "automatic-speech-recognition.yaml",
         "gradual.yaml",
         "image-classification.yaml",
+        "image-segmentation.yaml",
         "phases.yaml",
         "question-answering.yaml",
         "summarization.yaml",
@@ -90,7 +92,16 @@ def test_a_recipe_is_accepted_by_the_schema_and_says_how_to_run_it(path):
     value = Recipe.from_file(path)
     plain = yaml.safe_load(re.sub(r"(\d)e-(\d)", r"\1.0e-\2", path.read_text(encoding="utf-8")))
     assert against_schema(plain) == []
-    assert value.data.source in ("reviews.csv", "names.conll", "pictures", "questions.jsonl", "calls", "talks.jsonl")
+    assert value.data.source in (
+        "reviews.csv",
+        "names.conll",
+        "pictures",
+        "questions.jsonl",
+        "calls",
+        "talks.jsonl",
+        "street",
+        "speech",
+    )
     assert f"unfreeze train recipes/{path.name}" in path.read_text(encoding="utf-8")
 
 

@@ -284,10 +284,19 @@ def mask_column(table: Table) -> str | None:
     return named[0] if len(named) == 1 and len(known) > 1 else None
 
 
+def transcript_column(table: Table) -> str | None:
+    """The column that holds what is said in each recording of another column, where none is called a label."""
+    if not file_columns(table, "audio") or any(_key(name) in LABEL_NAMES[0] for name in table.columns):
+        return None
+    # Not the plainer names: ``text`` may be a class.
+    return next((name for name in table.columns if _key(name) in ("transcription", "transcript")), None)
+
+
 def recognised_files(table: Table, kind: str) -> str | None:
     """The column of files, where the rest of the table is no texts with labels; None: it may be meant for them."""
     columns = file_columns(table, kind)
-    if not columns or (kind == "image" and mask_column(table) is not None):
+    other = {"image": mask_column, "audio": transcript_column}[kind](table)
+    if not columns or other is not None:
         return None
     try:
         guess_roles(table.without(*columns))

@@ -13,6 +13,7 @@ RegressionState        sums of powers                      streamed Poisson boot
 SpanState              sums a type of span                 streamed Poisson bootstrap
 AnswerState            sums of exact match and F1          streamed Poisson bootstrap
 SegmentationState      sums of pixels a class              streamed Poisson bootstrap
+SpeechState            sums of wrong words and letters      streamed Poisson bootstrap
 TextState              sums of ROUGE                       streamed Poisson bootstrap
 PairedState            joint counts of two systems         bootstrap of the difference; Student's for numbers
 =====================  ==================================  =====================================================
@@ -41,6 +42,7 @@ from unfreeze.metrics.regression import RegressionState
 from unfreeze.metrics.resampling import REPLICATES
 from unfreeze.metrics.segmentation import SegmentationState
 from unfreeze.metrics.spans import SpanState
+from unfreeze.metrics.speech import SpeechState
 from unfreeze.metrics.texts import TextState
 
 __all__ = [
@@ -54,5 +56,6 @@ __all__ = [
     "RegressionState",
     "SegmentationState",
     "SpanState",
+    "SpeechState",
     "TextState",
 ]

@@ -100,7 +100,7 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
     ),
     CatalogEntry(
         "facebook/wav2vec2-base-960h",
-        ("audio-classification",),
+        ("audio-classification", "automatic-speech-recognition"),
         94.4,
         378,
         "en",

@@ -31,6 +31,7 @@ _EXAMPLES = {
     "image-classification": '"picture.jpg"',
     "image-segmentation": '"picture.jpg"',
     "audio-classification": '"recording.wav"',
+    "automatic-speech-recognition": '"recording.wav"',
 }
 _TEXT = '"This is a short example text."'
 # transformers 5 has no pipeline for them.
@@ -184,7 +185,9 @@ def _input(task: str) -> Markup:
 
     if task == "question-answering":
         return Markup('("Where does Ada live?", "Ada lives in London.")')
-    return Markup(_EXAMPLES[task] if task.startswith(("image-", "audio-")) and task in _EXAMPLES else _TEXT)
+    return Markup(
+        _EXAMPLES[task] if task.startswith(("image-", "audio-", "automatic-")) and task in _EXAMPLES else _TEXT
+    )
 
 
 def _arguments(records: Records) -> Markup:

@@ -18,10 +18,11 @@ SHARES = (
     frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
     | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
     | {*("answer_f1", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")}
+    | {*("wer", "cer")}
     | {*("mean_iou", "pixel_accuracy", "mean_accuracy")}
     | {*("rouge1", "rouge2", "rougeL", "token_accuracy")}
 )
-LOWER_IS_BETTER = frozenset({"loss", "log_loss", "ece", "mse", "rmse", "mae", "perplexity"})
+LOWER_IS_BETTER = frozenset({"wer", "cer", "loss", "log_loss", "ece", "mse", "rmse", "mae", "perplexity"})
 METRIC_NAMES = {
     "overall_f1": "F1 of spans",
     "overall_precision": "precision of spans",
@@ -44,6 +45,8 @@ METRIC_NAMES = {
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixels right",
     "mean_accuracy": "pixels right, mean over classes",
+    "wer": "word error rate",
+    "cer": "character error rate",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from unfreeze.data.sounds import decode
-from unfreeze.tasks._files import FileSource, in_threads
+from unfreeze.data.sounds import check, decode, facts_of
+from unfreeze.errors import TaskError
+from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads
 from unfreeze.types import Example
 
 # A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
@@ -57,6 +58,43 @@ class Recording:
         for first, last in self.time_masks:
             whole[int(first * wanted) : int(last * wanted)] = 0
         return whole
+
+
+def check_seconds(value: Any) -> None:
+    """Refuse an option that is no length of time.
+
+    Raises:
+        TaskError: E-TASK.
+    """
+    if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
+        raise TaskError("TASK", f"seconds is a length of time, not {value!r}", where="options.seconds")
+
+
+class HearsFiles(ReadsFiles):
+    """What tasks share that read recordings, all brought to one length."""
+
+    modality: ClassVar[str] = "audio"
+    input_role: ClassVar[str] = "audio"
+    noun: ClassVar[str] = "recording"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Of each recording, by its digest: headers are read once.
+        self._lengths: dict[bytes, float] = {}
+
+    def check_file(self, data: bytes, place: str) -> None:
+        check(data, place)
+
+    @property
+    def used_seconds(self) -> float:
+        """To which recordings are brought."""
+        return self.max_length / TOKENS_PER_SECOND
+
+    def length_of(self, file: FileSource) -> float:
+        """In seconds."""
+        if file.digest not in self._lengths:
+            self._lengths[file.digest] = facts_of(file.read(), file.place).seconds
+        return self._lengths[file.digest]
 
 
 def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) -> dict[str, torch.Tensor]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from unfreeze.data.sounds import check, facts_of
 from unfreeze.errors import TaskError
 from unfreeze.tasks import _audio
-from unfreeze.tasks._files import FileClassification, FileSource, recorded_as
+from unfreeze.tasks._files import FileClassification, recorded_as
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ FEWEST_SECONDS = 0.5
 
 
 @dataclass
-class AudioClassification(FileClassification):
+class AudioClassification(_audio.HearsFiles, FileClassification):
     """What is heard: spoken commands, emotions, speakers, machines, animals.
 
     Options (see `unfreeze.tasks._classification` and `FileClassification` for the others):
@@ -38,23 +37,13 @@ class AudioClassification(FileClassification):
     """
 
     name: ClassVar[str] = "audio-classification"
-    modality: ClassVar[str] = "audio"
-    input_role: ClassVar[str] = "audio"
-    noun: ClassVar[str] = "recording"
     auto_class: ClassVar[str] = "AutoModelForAudioClassification"
 
     seconds: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        value = self.seconds
-        if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
-            raise TaskError("TASK", f"seconds is a length of time, not {value!r}", where="options.seconds")
-        # Of each recording, by its digest: headers are read once.
-        self._lengths: dict[bytes, float] = {}
-
-    def check_file(self, data: bytes, place: str) -> None:
-        check(data, place)
+        _audio.check_seconds(self.seconds)
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -67,7 +56,7 @@ class AudioClassification(FileClassification):
         """In tokens of 20 ms."""
         if asked is not None:
             raise TaskError("TASK", "recordings are measured in seconds: options.seconds", where="train.max_length")
-        seconds = np.asarray([self._length_of(self.source_of(row)) for row in train])
+        seconds = np.asarray([self.length_of(self.source_of(row)) for row in train])
         if self.seconds is not None:
             wanted, why = float(self.seconds), "named in the recipe"
         else:
@@ -77,16 +66,6 @@ class AudioClassification(FileClassification):
         longer = float(np.mean(seconds > wanted + 1e-6))
         cut = f"; {longer:.1%} are longer and are cut" if longer else ""
         return max(1, round(wanted * _audio.TOKENS_PER_SECOND)), f"{wanted:g} s: {why}{cut}"
-
-    @property
-    def _seconds(self) -> float:
-        return self.max_length / _audio.TOKENS_PER_SECOND
-
-    def _length_of(self, file: FileSource) -> float:
-        """In seconds."""
-        if file.digest not in self._lengths:
-            self._lengths[file.digest] = facts_of(file.read(), file.place).seconds
-        return self._lengths[file.digest]
 
     def adapted(self, config: Any) -> Any:
         """Without masks of the model's own: they do not come from our draws, and fail on short recordings."""
@@ -100,10 +79,10 @@ class AudioClassification(FileClassification):
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         file = self.source_of(row)
-        seconds = self._length_of(file)
-        content = recorded_as(file, (self.processor.to_json_string(), self._seconds))
+        seconds = self.length_of(file)
+        content = recorded_as(file, (self.processor.to_json_string(), self.used_seconds))
         recording = _audio.Recording(file, seconds)
-        is_cut = seconds > self._seconds + 1e-6
+        is_cut = seconds > self.used_seconds + 1e-6
         target = self._target_of(row, train=train)
         return [Example({"content": content}, target, row.index, self.max_length, is_cut=is_cut, origin=recording)]
 
@@ -112,16 +91,16 @@ class AudioClassification(FileClassification):
         return f"another part of long recordings, {loudness}, SpecAugment's masks"
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
-        return _audio.varied(example, self._seconds, generator)
+        return _audio.varied(example, self.used_seconds, generator)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        inputs = _audio.model_inputs(examples, self.processor, self._seconds)
+        inputs = _audio.model_inputs(examples, self.processor, self.used_seconds)
         return self._batch(inputs, examples, sum(e.length for e in examples))
 
     # for people --------------------------------------------------------------------------------------------------
 
     def input_shown(self, example: Example) -> str:
-        return f"{example.origin.seconds:.2f} s of sound, brought to {self._seconds:g} s"
+        return f"{example.origin.seconds:.2f} s of sound, brought to {self.used_seconds:g} s"
 
     def sample_rows(self) -> list[dict[str, Any]]:
         from unfreeze.data.sounds import encoded

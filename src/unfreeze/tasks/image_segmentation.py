@@ -124,6 +124,8 @@ class ImageSegmentation(ReadsFiles):
             512, in steps of 32; or the size that the model was built for.
         ignore: Names or numbers in the masks that are no classes, beside 255 and names such as "unlabelled".
         mirror: Whether left and right may change places.
+        dropout: Share of what enters the last layer that is dropped while training, where the model drops any.
+            MobileNet's configuration has 0.8, for a head that nobody fine-tunes on few pictures.
         augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded;
             ``always``: in those too, which are then not recorded; ``none``.
 
@@ -142,6 +144,7 @@ class ImageSegmentation(ReadsFiles):
     size: list[int] | None = None
     ignore: list[str | int] = field(default_factory=list)
     mirror: bool = True
+    dropout: float = 0.1
     augmentation: Literal["auto", "always", "none"] = "auto"
 
     def __post_init__(self) -> None:
@@ -151,6 +154,10 @@ class ImageSegmentation(ReadsFiles):
         if self.augmentation not in ("auto", "always", "none"):
             what = f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}"
             raise TaskError("TASK", what, where="options.augmentation")
+        share = self.dropout
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            what = f"dropout is a share from 0 to below 1, not {share!r}"
+            raise TaskError("TASK", what, where="options.dropout")
         sides = self.size
         if sides is not None and not (
             isinstance(sides, list)
@@ -172,11 +179,12 @@ class ImageSegmentation(ReadsFiles):
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         picture, mask, group = (asked.image, asked.label, asked.group) if asked else (None,) * 3
+        if isinstance(mask, list):
+            what = f"one column holds the masks, {len(mask)} were named"
+            raise DataError("DATA-COLUMN", what, remedy=f"--set data.label={mask[0]}")
         known, reasons = file_columns(table, "image"), dict[str, str]()
         for role, name in (("image", picture), ("label", mask), ("group", group)):
             if name is not None:
-                if not isinstance(name, str):
-                    raise DataError("DATA-COLUMN", f"one column is data.{role}, not {len(name)}")
                 check_named(table, role, name)
         if mask is None and needs_label:
             mask = mask_column(table) or next((c for c in known if c != picture and len(known) == 2), None)
@@ -270,8 +278,15 @@ class ImageSegmentation(ReadsFiles):
         return wanted
 
     def restore_targets(self, stored: Any) -> MaskSpace:
-        kept = {name: tuple(stored[name]) for name in ("labels", "numbers", "pixels", "left_out")}
-        return MaskSpace(**kept, **{name: int(stored[name]) for name in ("height", "width", "rows")})
+        return MaskSpace(
+            tuple(stored["labels"]),
+            tuple(stored["numbers"]),
+            tuple(stored["pixels"]),
+            height=int(stored["height"]),
+            width=int(stored["width"]),
+            rows=int(stored["rows"]),
+            left_out=tuple(stored["left_out"]),
+        )
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -307,11 +322,11 @@ class ImageSegmentation(ReadsFiles):
 
     def adapted(self, config: Any) -> Any:
         """MobileNet's classifier halves a picture five times; to draw, it must not (Chen et al. 2018, DeepLabv3+)."""
-        if getattr(config, "output_stride", None) != 32:
-            return config
         changed = copy.deepcopy(config)
-        changed.output_stride = 8
-        if hasattr(changed, "finegrained_output"):
+        if hasattr(changed, "classifier_dropout_prob"):
+            changed.classifier_dropout_prob = self.dropout
+        if getattr(config, "output_stride", None) == 32:
+            changed.output_stride = 8
             changed.finegrained_output = True
         return changed
 
@@ -364,7 +379,10 @@ class ImageSegmentation(ReadsFiles):
             "always": f"{varied}, in every phase: none is recorded",
             "none": "training rows are seen as they are",
         }
-        return [("options.augmentation", self.augmentation, why[self.augmentation])]
+        return [
+            ("options.augmentation", self.augmentation, why[self.augmentation]),
+            ("options.dropout", self.dropout, "of what enters the last layer, where the model drops any"),
+        ]
 
     @property
     def augments(self) -> bool:  # type: ignore[override]
