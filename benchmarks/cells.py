@@ -80,8 +80,11 @@ CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
 }
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
 CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the cell
-# Beside texts: tags of words, answers to questions, pictures; and intents, whose rows have tags, too.
-OTHER_DEFAULTS = (("conll2003", MINILM), ("snips", MINILM), ("squad_v1.1", MINILM), ("clothing_small", MOBILENET))
+# Beside texts: tags of words, answers to questions, pictures, their pixels; and intents, whose rows have tags, too.
+OTHER_DEFAULTS = (
+    *((data, MINILM) for data in ("conll2003", "snips", "squad_v1.1")),
+    *((data, MOBILENET) for data in ("clothing_small", "camvid")),
+)
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
 

@@ -91,10 +91,29 @@ def test_class_folders_of_pictures_and_sound(name: str, kind: str, rows: int, cl
     assert len(set(table.column("label"))) == classes
 
 
-@pytest.mark.parametrize(("name", "said"), [("bccd", "object detection"), ("camvid", "")])
-def test_pictures_with_boxes_or_masks_are_not_taken_for_classes(name: str, said: str) -> None:
-    if said:
-        with pytest.raises(DataError, match=said):
-            read(DATA / name)
-    else:
-        assert read(DATA / name).train.columns == ["image"]
+def test_pictures_with_boxes_are_not_taken_for_classes() -> None:
+    with pytest.raises(DataError, match="object detection"):
+        read(DATA / "bccd")
+
+
+def test_pictures_beside_their_masks() -> None:
+    splits = read(DATA / "camvid")
+    assert {name: len(table) for name, table in splits.tables().items()} == {
+        "train": 240,
+        "validation": 60,
+        "test": 120,
+    }
+    assert splits.train.columns == ["image", "mask"]
+    assert None not in splits.train.column("mask")
+    assert splits.label_names is not None
+    assert splits.label_names[11] == "Unlabelled"
+
+
+def test_several_summaries_of_the_test_rows_are_gathered() -> None:
+    from unfreeze.tasks.summarization import Summarization
+
+    splits = read(DATA / "dialogsum")
+    assert Summarization.recognises(splits.train) is not None
+    assert splits.test is not None
+    gathered = Summarization().completed(splits.test, "summary").column("summary")
+    assert {len(texts) for texts in gathered} == {3}
