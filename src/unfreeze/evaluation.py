@@ -105,7 +105,9 @@ def evaluate_examples(
     sums: dict[str, float] = {}
     worst: list[tuple[float, int]] = []
     counts = {"rows": 0, "cut": 0}
-    writer = task if answers and task.generates else None
+    writer = task if answers and task.generates and task.measures_answers else None
+    if writer is not None:
+        budget_tokens = max(1, budget_tokens // task.rows_in_one)
     rows = source or Rows(task, ())
     for batch, outputs, terms in _forward(rows, model, examples, budget_tokens, precision, counts, writer):
         metric.update(outputs, batch)
@@ -181,6 +183,7 @@ def predict_rows(
     """Answers in the order of the rows, a chunk at a time; labels are not needed."""
     model.eval()
     device = device_of(model)
+    budget_tokens = max(1, budget_tokens // task.rows_in_one)
 
     def answer(chunk: Sequence[Example], part: np.ndarray) -> list[Prediction]:
         batch = task.collate([chunk[i] for i in part]).to(device)

@@ -401,7 +401,8 @@ def check_task(
         task_class: A subclass of `Task` at the top level of an importable module.
         rows: Four or so labelled rows; default: the task's `sample_rows`. The first must not be the only one of its
             class.
-        model: A folder; default: a tiny BERT that knows the words of the rows, a tiny T5 for tasks that write; a tiny
+        model: A folder; default: a tiny BERT that knows the words of the rows, a tiny T5 for tasks that write
+            (a Llama where only the loss is measured); a tiny
             ViT for pictures (a Segformer for masks), a tiny wav2vec 2.0 for sound.
         recipe: Further recipe keys: ``{"data.label": ["toxic", "rude"], "options.label_smoothing": 0.1}``.
 
@@ -415,15 +416,8 @@ def check_task(
     given = list(rows) if rows is not None else task_class().sample_rows()
     assert len(given) > 1, "the contract needs at least two rows"
     with tempfile.TemporaryDirectory() as scratch:
-        if model is None and task_class.modality == "image":
-            draws = task_class.name == "image-segmentation"
-            model = tiny_image_model(Path(scratch) / "tiny", "segformer" if draws else "vit")
-        elif model is None and task_class.modality == "audio":
-            model = tiny_audio_model(Path(scratch) / "tiny")
-        elif model is None:
-            words = [str(value) for row in given for value in row.values()]
-            make: Callable[..., Path] = tiny_writing_model if task_class.generates else tiny_model
-            model = make(Path(scratch) / "tiny", texts=[*TEXTS, *words])
+        if model is None:
+            model = _tiny_for(task_class, given, Path(scratch) / "tiny")
         case = TaskCase.of(task_class, given, Path(model), recipe or {})
         names = []
         for check in CHECKS:
@@ -435,6 +429,17 @@ def check_task(
             if was_run is not False:
                 names.append(name)
     return tuple(names)
+
+
+def _tiny_for(task_class: type[Task], rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    if task_class.modality == "image":
+        return tiny_image_model(folder, "segformer" if task_class.name == "image-segmentation" else "vit")
+    if task_class.modality == "audio":
+        return tiny_audio_model(folder)
+    texts = [*TEXTS, *(str(value) for row in rows for value in row.values())]
+    if task_class.generates and task_class.measures_answers:
+        return tiny_writing_model(folder, texts=texts)
+    return tiny_model(folder, "llama" if task_class.generates else "bert", texts=texts)
 
 
 def _recipe(task_class: type[Task], model: str | Path, recipe: Mapping[str, Any]) -> Recipe:
@@ -592,6 +597,8 @@ def check_save_and_load_predict_the_same(case: TaskCase) -> bool | None:
 
 def check_the_predictor_answers_as_evaluation(case: TaskCase) -> bool | None:
     """Answers in service are those that evaluation counts, and need no label."""
+    if not case.task.measures_answers:
+        return False
     counted: dict[int, list[Prediction]] = {}
 
     def observe(outputs: Any, batch: Batch) -> None:

@@ -72,6 +72,7 @@ _HUB = {
     "microsoft/resnet-50": tiny_image_model,
     "facebook/wav2vec2-base-960h": tiny_audio_model,
     "google-t5/t5-small": tiny_writing_model,
+    "openai-community/gpt2": partial(tiny_model, architecture="gpt2"),
     "nvidia/segformer-b0-finetuned-ade-512-512": partial(tiny_image_model, architecture="segformer"),
 }
 

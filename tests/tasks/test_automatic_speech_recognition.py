@@ -72,6 +72,7 @@ def test_it_is_recognised_by_its_transcripts(spoken: Path, prepared: Any) -> Non
     assert prepared.task.name == "automatic-speech-recognition"
     assert recognised_files(table, "audio") is None, "not for classes"
     assert prepared.task.targets.letters == ("a", "b", "c"), "lower case, no punctuation"
+    assert any("'speaker' looks like a group" in note for note in prepared.notes)
 
 
 def test_the_loss_is_that_of_transformers(prepared: Any) -> None:

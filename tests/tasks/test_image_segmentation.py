@@ -349,6 +349,19 @@ class TestFigures:
         counted = sum(c["support"] for c in found.details["per_class"])
         assert counted == 24 * (SIDE - 4) * (SIDE + 16)
 
+    def test_nu_07_a_batch_without_any_class_adds_nothing(self, street: Path, models: dict[str, Path]) -> None:
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        prepared = prepare(Recipe.build({"data.source": str(street), "model": str(models["segformer"])}))
+        model = prepared.task.build(prepared.source, prepared.config).model
+        batch = prepared.task.collate(prepared.train_examples[:2])
+        batch.targets.classes[:] = masks.NOT_A_CLASS
+        term = prepared.task.loss(model, batch).terms["loss"]
+        term.sum.backward()
+        assert float(term.sum.detach()) == 0.0
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
     def test_two_systems(self) -> None:
         paired = PairedState("pixels")
         paired.update(None, np.array([0.9, 0.8, 0.7]), np.array([0.5, 0.5, 0.6]))

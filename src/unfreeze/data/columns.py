@@ -198,7 +198,14 @@ def written_roles(
         _check_text(table, _profile(table, name))
     if written is not None:
         reasons["label"] = f"{written!r} is written" if label is None else f"{written!r}: named by you"
+    point_out_group(table, (*read, written), group, reasons)
     return Roles(text=read, label=written if needs_label or label else None, group=group, reasons=reasons)
+
+
+def point_out_group(table: Table, taken: Sequence[str | None], group: str | None, reasons: dict[str, str]) -> None:
+    """Say which column looks like one whose equal values should stay on one side of a split, or that one was named."""
+    profiles = {name: _profile(table, name) for name in table.columns if name not in taken}
+    _point_out_group(profiles, tuple(name for name in taken if name), group, reasons)
 
 
 def _first_known(table: Table, names: Sequence[str], without: Sequence[str | None]) -> str | None:

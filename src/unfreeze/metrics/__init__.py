@@ -14,6 +14,7 @@ SpanState              sums a type of span                 streamed Poisson boot
 AnswerState            sums of exact match and F1          streamed Poisson bootstrap
 SegmentationState      sums of pixels a class              streamed Poisson bootstrap
 SpeechState            sums of wrong words and letters      streamed Poisson bootstrap
+TokenState             sums over tokens                     none
 TextState              sums of ROUGE                       streamed Poisson bootstrap
 PairedState            joint counts of two systems         bootstrap of the difference; Student's for numbers
 =====================  ==================================  =====================================================
@@ -44,6 +45,7 @@ from unfreeze.metrics.segmentation import SegmentationState
 from unfreeze.metrics.spans import SpanState
 from unfreeze.metrics.speech import SpeechState
 from unfreeze.metrics.texts import TextState
+from unfreeze.metrics.tokens import TokenState
 
 __all__ = [
     "CALIBRATION_BINS",
@@ -58,4 +60,5 @@ __all__ = [
     "SpanState",
     "SpeechState",
     "TextState",
+    "TokenState",
 ]

@@ -79,6 +79,9 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
         "Apache-2.0",
         "small; give it the prefix it was pretrained with: --set 'options.prefix=\"summarize: \"'",
     ),
+    CatalogEntry(
+        "openai-community/gpt2", ("text-generation",), 124, 548, "en", "MIT", "the decoder that papers compare with"
+    ),
     CatalogEntry("facebook/bart-base", _WRITING, 139, 558, "en", "Apache-2.0", "writes better than a T5 of its size"),
     CatalogEntry(
         "microsoft/resnet-50",

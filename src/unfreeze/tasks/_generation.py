@@ -18,9 +18,10 @@ from unfreeze.baselines import Baseline
 from unfreeze.data.columns import Roles, check_named, written_roles
 from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, ModelError, TaskError
-from unfreeze.metrics import PairedState, TextState
+from unfreeze.metrics import PairedState, TextState, TokenState
 from unfreeze.metrics.texts import are_same
-from unfreeze.tasks import _text
+from unfreeze.tasks import _next_tokens, _text
+from unfreeze.tasks._next_tokens import NOT_A_TARGET
 from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
 
-NOT_A_TARGET = -100
 # Of the training rows' texts to write: all are kept whole up to here, and what nearly all need beyond.
 KEPT_QUANTILE, MOST_WRITTEN = 0.995, 512
 
@@ -276,24 +276,19 @@ class WritingTask(Task):
         return Written(self.processor.batch_decode(tokens, skip_special_tokens=True), outputs)
 
     def _generation_config(self, model: Any) -> Any:
-        """The checkpoint's own settings (forced tokens, bad words); lengths and search are the task's."""
-        settings = copy.deepcopy(model.generation_config)
-        settings.update(
+        return _text.generation_config(
+            model,
             decoder_start_token_id=self.targets.start_token,
             max_new_tokens=self.targets.most_tokens,
-            max_length=None,
-            min_length=0,
-            do_sample=False,
             num_beams=self.beams,
             early_stopping=self.beams > 1,
             length_penalty=float(self.length_penalty),
             no_repeat_ngram_size=self.no_repeat_ngram_size,
-            # Settings of drawing, which a checkpoint may have, mean nothing here and are warned of.
-            temperature=None,
-            top_k=None,
-            top_p=None,
         )
-        return settings
+
+    @property
+    def rows_in_one(self) -> int:
+        return self.beams
 
     @property
     def tokens_written(self) -> int:
@@ -374,33 +369,22 @@ class _WritingMetric:
     """Of the true texts' tokens, loss and hits; of the texts that were written, `TextState`."""
 
     def __init__(self) -> None:
-        self.texts = TextState()
-        self.nats, self.hits, self.tokens = 0.0, 0, 0
+        self.texts, self.tokens = TextState(), TokenState()
 
     def update(self, outputs: Any, batch: Batch) -> None:
-        gold, logits = batch.targets.tokens, _logits_of(outputs).detach().float()
-        self.nats += float(
-            F.cross_entropy(logits.flatten(0, 1), gold.flatten(), reduction="sum", ignore_index=NOT_A_TARGET)
-        )
-        is_real = gold != NOT_A_TARGET
-        self.hits += int(((logits.argmax(-1) == gold) & is_real).sum())
-        self.tokens += int(is_real.sum())
+        _next_tokens.add(self.tokens, _logits_of(outputs), batch.targets.tokens)
         if isinstance(outputs, Written):
             self.texts.update(outputs.texts, batch.targets.texts, batch.rows)
 
     def merge(self, other: _WritingMetric) -> None:
         self.texts.merge(other.texts)
-        self.nats, self.hits, self.tokens = self.nats + other.nats, self.hits + other.hits, self.tokens + other.tokens
+        self.tokens.merge(other.tokens)
 
     def compute(self) -> dict[str, float | None]:
-        known = {
-            "perplexity": math.exp(min(self.nats / self.tokens, 700)) if self.tokens else None,
-            "token_accuracy": self.hits / self.tokens if self.tokens else None,
-        }
-        return {**(self.texts.compute() if self.texts.n else {}), **known}
+        return {**(self.texts.compute() if self.texts.n else {}), **self.tokens.compute()}
 
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
         return self.texts.intervals(seed)
 
     def details(self) -> dict[str, Any]:
-        return {"reasons": dict(self.texts.reasons)}
+        return {"reasons": {**self.texts.reasons, **self.tokens.reasons}}

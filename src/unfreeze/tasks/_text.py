@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,17 @@ def pad(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
             types[is_real] = np.concatenate(none)
         padded["token_type_ids"] = torch.from_numpy(types)
     return padded
+
+
+def generation_config(model: Any, **settings: Any) -> Any:
+    """A checkpoint's own settings of writing (forced tokens, bad words), but for lengths and search, which a task sets.
+
+    Settings of drawing, which a checkpoint may have, mean nothing here and would be warned of.
+    """
+    found = copy.deepcopy(model.generation_config)
+    plain = {"max_length": None, "min_length": 0, "do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+    found.update(**plain, **settings)
+    return found
 
 
 def longest_input(task: Any, asked: int | None, train: Table, config: Any) -> tuple[int, str]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, transcript_column
+from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, point_out_group, transcript_column
 from unfreeze.data.quality import places_shown
 from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
@@ -164,6 +164,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
                 what = f"no column holds the transcripts: {', '.join(table.columns)}"
                 raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
             reasons["label"] = f"{label!r} holds the transcripts"
+        point_out_group(table, (*known, label), group, reasons)
         return Roles(text=(sound,), label=label, group=group, reasons=reasons)
 
     def spelled(self, text: str) -> str:

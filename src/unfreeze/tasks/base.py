@@ -90,6 +90,7 @@ class Task(ABC):
         most_tokens: The longest input unless the recipe asks for another.
         splits_long_rows: Whether `encode` gives several examples for a row beyond the limit, rather than cutting it.
         brings_its_head: Whether a checkpoint's own head is trained on, so that no phase begins with the head alone.
+        measures_answers: Of a task that `generates`: whether its figures are of answers, and not of the loss alone.
         generates: Whether an answer is written a token at a time, by many forwards: evaluations while training then do
             without answers, and the model must be one that writes.
     """
@@ -108,6 +109,7 @@ class Task(ABC):
     splits_long_rows: ClassVar[bool] = False
     brings_its_head: ClassVar[bool] = False
     generates: ClassVar[bool] = False
+    measures_answers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.roles: Roles = Roles(text=(), label=None, group=None, reasons={})
@@ -402,6 +404,11 @@ class Task(ABC):
 
     def finish(self, model: torch.nn.Module) -> None:  # noqa: B027
         """Fold into the weights what other tools would not know, before the model is written."""
+
+    @property
+    def rows_in_one(self) -> int:
+        """How many rows a row is while it is answered: the beams of a search."""
+        return 1
 
     @property
     def tokens_written(self) -> int:

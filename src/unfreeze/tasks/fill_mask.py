@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.errors import RecipeError, TaskError
+from unfreeze.metrics import TokenState
 from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
-from unfreeze.tasks import _text
+from unfreeze.tasks import _next_tokens, _text
+from unfreeze.tasks._next_tokens import NOT_A_TARGET
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from unfreeze.data.sources import Table
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
-
-NOT_A_TARGET = -100
 
 
 @dataclass
@@ -197,25 +196,19 @@ class _MaskedTokens:
     """Sum of the loss and hits over masked tokens."""
 
     def __init__(self) -> None:
-        self.nats, self.hits, self.tokens = 0.0, 0, 0
+        self.state = TokenState()
 
     def update(self, outputs: torch.Tensor, batch: Batch) -> None:
-        gold = batch.targets[batch.targets != NOT_A_TARGET]
-        logits = outputs.detach().float()
-        self.nats += float(F.cross_entropy(logits, gold, reduction="sum"))
-        self.hits += int((logits.argmax(-1) == gold).sum())
-        self.tokens += len(gold)
+        _next_tokens.add(self.state, outputs, batch.targets[batch.targets != NOT_A_TARGET])
 
     def merge(self, other: _MaskedTokens) -> None:
-        self.nats, self.hits, self.tokens = self.nats + other.nats, self.hits + other.hits, self.tokens + other.tokens
+        self.state.merge(other.state)
 
     def compute(self) -> dict[str, float | None]:
-        if not self.tokens:
-            return {"perplexity": None, "accuracy": None}
-        return {"perplexity": math.exp(min(self.nats / self.tokens, 700)), "accuracy": self.hits / self.tokens}
+        return self.state.compute()
 
     def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
         return {}
 
     def details(self) -> dict[str, Any]:
-        return {"reasons": {} if self.tokens else {"perplexity": "no token was masked"}}
+        return {"reasons": self.state.reasons}

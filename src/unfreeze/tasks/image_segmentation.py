@@ -16,7 +16,7 @@ from PIL import Image
 
 from unfreeze.baselines import Baseline
 from unfreeze.data import contents, masks
-from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, mask_column
+from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, mask_column, point_out_group
 from unfreeze.data.pictures import decode, thumbnail
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.metrics import PairedState, SegmentationState
@@ -207,6 +207,7 @@ class ImageSegmentation(ReadsFiles):
             if name is not None and name not in known:
                 what = f"column {name!r} holds neither names of pictures nor their bytes"
                 raise DataError("DATA-COLUMN", what, remedy=f"--set data.{role}=COLUMN")
+        point_out_group(table, known, group, reasons)
         return Roles(text=(str(picture),), label=mask, group=group, reasons=reasons)
 
     def files_read(self, roles: Roles) -> tuple[str, ...]:
