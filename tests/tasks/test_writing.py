@@ -168,6 +168,20 @@ def test_evaluations_while_training_write_nothing(models: dict[WritingArchitectu
     assert whole.metrics["rougeL"] is not None
 
 
+def test_with_beams_fewer_rows_are_answered_at_once(models: dict[WritingArchitecture, Path]) -> None:
+    """Each beam is a row for the model."""
+
+    def most_at_once(beams: int) -> int:
+        task, seen = bound(models["t5"], ROWS[:16], beams=beams), []
+        model = loaded(task, models["t5"])
+        generate = model.generate
+        model.generate = lambda **kwargs: seen.append(len(kwargs["input_ids"])) or generate(**kwargs)
+        evaluate_rows(task, model, read(ROWS[:16]).train, budget_tokens=120)
+        return max(seen)
+
+    assert most_at_once(4) <= -(-most_at_once(1) // 2)
+
+
 class TestTrueTexts:
     def test_a_list_holds_several_and_the_first_is_trained_on(self, models: dict[WritingArchitecture, Path]) -> None:
         rows = [{"input": r["input"], "target": [r["target"], "another"]} for r in ROWS[:4]]
