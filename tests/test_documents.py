@@ -22,7 +22,9 @@ generate = SimpleNamespace(**run_path(str(ROOT / "docs" / "generate.py")))
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("pretraining/*.md")])
 BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n+)?^```(?P<kind>bash|python)\n(?P<text>.*?)^```", re.S | re.M
+    r"(?:<!-- (?:not run: (?P<reason>[^\n]+)|file: (?P<file>[^\n]+)) -->\n+)?"
+    r"^```(?P<kind>bash|python)\n(?P<text>.*?)^```",
+    re.S | re.M,
 )
 
 
@@ -50,6 +52,10 @@ def test_every_command_and_snippet_runs(document, models, tmp_path, monkeypatch)
     shutil.copytree(ROOT / "recipes", "recipes")
     for number, block in enumerate(BLOCK.finditer(document.read_text(encoding="utf-8"))):
         if block["reason"]:
+            continue
+        if block["file"]:
+            Path(block["file"]).write_text(block["text"], encoding="utf-8")
+            monkeypatch.syspath_prepend(str(tmp_path))
             continue
         if block["kind"] == "python":
             snippet = tmp_path / f"snippet_{number}.py"

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "results": MATERIAL | {"preparation", "evaluation", "activations"},
     "report": FOUNDATION | {"run"},
     "serving": MATERIAL - {"schedule", "run"} | {"evaluation"},
-    "testing": MATERIAL | {"preparation", "evaluation", "serving", "activations"},
+    "testing": MATERIAL | {"preparation", "evaluation", "serving", "activations", "plan"},
     "api": MATERIAL
     | {"activations", "preparation", "plan", "costs", "evaluation", "training", "results", "serving", "report"}
     | {"planview"},

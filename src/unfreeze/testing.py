@@ -28,8 +28,10 @@ from unfreeze import durable, tasks
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.evaluation import evaluate_rows
+from unfreeze.machine import find_machine
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import quiet
+from unfreeze.plan import make as make_plan
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import generator, seeded
 from unfreeze.recipe import Recipe
@@ -378,6 +380,9 @@ class TaskCase:
         """Every term's sum and every normaliser of one batch."""
         with torch.inference_mode():
             terms = self.loss(examples).terms
+        known = self.task.collate(examples).weights
+        for name, term in terms.items():
+            assert term.per in known, f"Batch.weights has no '{term.per}', by which the term '{name}' is divided"
         sums = {f"the sum of '{name}'": float(term.sum) for name, term in terms.items()}
         weights = self.task.collate(examples).weights
         return {**sums, **{f"the weight '{name}'": float(weight) for name, weight in weights.items()}}
@@ -412,7 +417,9 @@ def check_task(
 
     Raises:
         AssertionError: Naming the check, with what is wrong.
+        TaskError: E-TASK, the class leaves out what every task has to say.
     """
+    tasks.check_is_whole(task_class)
     given = list(rows) if rows is not None else task_class().sample_rows()
     assert len(given) > 1, "the contract needs at least two rows"
     with tempfile.TemporaryDirectory() as scratch:
@@ -479,7 +486,7 @@ def check_a_batch_is_the_sum_of_its_parts(case: TaskCase) -> bool | None:
     draw, count = generator(0, "contract splits"), len(case.examples)
     splits = [list(range(count)), [0], *(sorted(draw.choice(count, 2, replace=False)) for _ in range(2))]
     for cuts in splits:
-        parts = [list(part) for part in np.split(np.arange(count), [c + 1 for c in cuts]) if len(part)]
+        parts = [part.tolist() for part in np.split(np.arange(count), [c + 1 for c in cuts]) if len(part)]
         sums = [case.loss_sums([case.examples[i] for i in part]) for part in parts]
         for name, value in whole.items():
             total = sum(s.get(name, 0.0) for s in sums)
@@ -650,6 +657,18 @@ def check_bad_rows_are_refused_with_their_place(case: TaskCase) -> bool | None:
     return None
 
 
+def check_a_plan_can_be_made_of_it(case: TaskCase) -> bool | None:
+    """What the plan and the summary show of a task is there: its targets' words, and the metric it leads with."""
+    targets = case.task.targets
+    for name in ("labels", "problem_type", "reason", "to_json") if targets is not None else ():
+        assert hasattr(targets, name), f"what the task has learned has no '{name}'; see `tasks.base.Targets`"
+    make_plan(case.prepared, find_machine())
+    found = evaluate_rows(case.task, case.model, case.rows).metrics
+    leading = case.task.headline_metric
+    assert leading in found, f"the metric '{leading}', which the summary leads with, is none of {', '.join(found)}"
+    return None
+
+
 def check_unknown_options_are_refused(case: TaskCase) -> bool | None:
     """An option that the task does not have is an error; those it has can be given back to it."""
     task_class = type(case.task)
@@ -676,6 +695,7 @@ CHECKS: tuple[Callable[[TaskCase], bool | None], ...] = (
     check_the_predictor_answers_as_evaluation,
     check_learn_sees_training_rows_only,
     check_bad_rows_are_refused_with_their_place,
+    check_a_plan_can_be_made_of_it,
     check_unknown_options_are_refused,
 )
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from unfreeze import tasks, testing
+from unfreeze.errors import TaskError
 from unfreeze.models.loading import load_config, load_model, load_processor, resolve
+from unfreeze.tasks.base import Task
 from unfreeze.tasks.fill_mask import FillMask
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import Architecture, check_layer_groups, check_task, tiny_model
@@ -83,6 +85,37 @@ def test_the_contract_holds_for_every_family(models: dict[str, Path], architectu
 @pytest.mark.parametrize("architecture", ENCODERS)
 def test_masked_tokens_are_filled_by_every_encoder(models: dict[str, Path], architecture: str) -> None:
     check_task(FillMask, [{"text": t} for t in SENTENCES], models[architecture])
+
+
+class Empty(Task):
+    name = "empty"
+
+
+def test_a_task_that_leaves_things_out_is_told_what() -> None:
+    with pytest.raises(TaskError, match=r"does not have build, collate, .*sample_rows, skeleton, primary_metric"):
+        check_task(Empty)
+    with pytest.raises(TaskError, match="does not have build"):
+        tasks.find(f"{Empty.__module__}:Empty")
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "place"),
+    [
+        ("def broken(:\n", "SyntaxError", "line 1"),
+        ("import math\nx = math.no_such_thing\n", "AttributeError", "line 2"),
+        ("import no_such_module_at_all\n", "no_such_module_at_all", "line 1"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_the_users_to_correct(
+    text: str, what: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"own_task_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(TaskError, match=what) as caught:
+        tasks.find(f"{name}:Own")
+    assert place in str(caught.value.where)
+    assert f"{name}.py" in str(caught.value.where)
 
 
 # a broken task is caught -----------------------------------------------------------------------------------------

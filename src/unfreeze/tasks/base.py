@@ -55,6 +55,25 @@ class Metric(Protocol):
         """More than numbers, as plain data: per class, confusion, calibration."""
 
 
+class Targets(Protocol):
+    """What a task has learned from the training rows alone, as plain data.
+
+    Attributes:
+        labels: Names of the classes; empty where there are none. The plan counts them, and a resume compares them.
+        problem_type: What kind of answer there is, in words for the plan.
+        reason: Why, a sentence for the plan.
+    """
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def problem_type(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    def to_json(self) -> Any:
+        """For ``unfreeze.json``; see `Task.restore_targets`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Material:
     """What the baselines learn from and are asked.
@@ -155,7 +174,7 @@ class Task(ABC):
         """What the training rows alone say about the targets: the label space, an alphabet.
 
         Returns:
-            Targets: plain data with ``to_json``; see `restore_targets`.
+            See `Targets`; None where there is nothing to learn.
         """
 
     @abstractmethod
