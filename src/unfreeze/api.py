@@ -381,6 +381,7 @@ def evaluate(
     if isinstance(label := using.task.roles.label, str):
         table = using.task.completed(table, label)
     using.task.roles = labelled_roles(using.task, table)
+    using.task.check_labels(table, "given")
     result = evaluate_rows(using.task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 

@@ -159,7 +159,8 @@ class _Way:
         with torch.inference_mode():
             output = prepared.task.loss(model, self.batch)
             self.answered = prepared.task.answer(model, self.batch, output.outputs)
-        loss = sum(float(t.sum) * t.coefficient / self.batch.weights[t.per] for t in output.terms.values())
+        parts = [(float(t.sum) * t.coefficient, self.batch.weights[t.per]) for t in output.terms.values()]
+        loss = sum(total / weight for total, weight in parts if weight)  # a row may have nothing to guess
         numbers = np.array2string(output.outputs.float().numpy().reshape(-1)[:8], precision=3)
         told = "as the model came" if prepared.task.brings_its_head else "the head is not trained yet"
         return [f"outputs {tuple(output.outputs.shape)} {numbers}, loss {loss:.4f}: {told}"]

@@ -337,7 +337,8 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
         seed=recipe.seed,
     )
     if len(division.train) < 2:
-        raise DataError("DATA-SPLIT", f"{rows} rows are too few to hold some out", remedy="--set data.validation=0")
+        what = f"{rows} row{'s are' if rows != 1 else ' is'} too few to hold some out"
+        raise DataError("DATA-SPLIT", what, remedy="--set data.validation=0")
     parts = _replaced(splits, "train", table.select(division.train))
     notes = list(division.notes)
     if fraction and len(division.validation):

@@ -225,6 +225,12 @@ class TestRefusals:
         with pytest.raises(DataError, match="1 of 3 train rows have no label"):
             prepare(Recipe.build({"model": str(model), "task": "automatic-speech-recognition"}), rows)
 
+    def test_a_transcript_of_signs_alone(self, spoken: Path, model: Path) -> None:
+        rows = [{"audio": str(spoken / "00.flac"), "transcription": t} for t in ("ab", "?!", "c")]
+        with pytest.raises(DataError, match="has no letters") as caught:
+            prepare(Recipe.build({"model": str(model), "task": "automatic-speech-recognition"}), rows)
+        assert caught.value.where == "data:2"
+
     def test_a_model_that_writes_instead(self, spoken: Path, tmp_path: Path) -> None:
         whisper = tiny_audio_model(tmp_path / "whisper", "whisper")
         with pytest.raises(ModelError, match="no form for CTC"):

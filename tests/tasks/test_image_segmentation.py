@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,26 @@ class TestFolders:
         splits = read(str(tmp_path / "data"))
         assert (len(splits.train), len(splits.validation or ()), splits.test) == (4, 2, None)
 
+    def test_with_splits_outside(self, tmp_path: Path) -> None:
+        for name, count in (("train", 4), ("val", 2)):
+            save(tmp_path / "data" / name / "images", tmp_path / "data" / name / "masks", count)
+        splits = read(str(tmp_path / "data"))
+        assert (len(splits.train), len(splits.validation or ()), splits.test) == (4, 2, None)
+        assert splits.train.row(0).values == {"image": "train/images/000.jpg", "mask": "train/masks/000.png"}
+
+    def test_no_masks_beside_pictures_is_no_class(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "elsewhere", 3)
+        (tmp_path / "data" / "masks").mkdir()
+        with pytest.raises(DataError, match="beside pictures, holds no masks"):
+            read(str(tmp_path / "data"))
+
+    def test_a_line_without_a_name_would_shift_the_classes(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 3)
+        (tmp_path / "data" / "classes.txt").write_text("sky\n\nroad\n")
+        with pytest.raises(DataError, match="a line without a name") as caught:
+            read(str(tmp_path / "data"))
+        assert caught.value.where == "classes.txt:2"
+
     def test_names_may_end_in_what_they_are(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 3)
         for path in (tmp_path / "data" / "masks").iterdir():
@@ -204,6 +226,22 @@ class TestFolders:
         (tmp_path / "list.csv").write_text("image,segmentation\n" + listed)
         roles = ImageSegmentation().find_roles(read(str(tmp_path / "list.csv")).train, None, needs_label=True)
         assert (roles.text, roles.label) == (("image",), "segmentation")
+
+
+def png_of_few_bits(numbers: np.ndarray, bits: int) -> bytes:
+    """A grey PNG as other programs write it; Pillow itself writes eight bits."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = numbers.shape
+    rows = []
+    for row in numbers:
+        whole = "".join(f"{n:0{bits}b}" for n in row).ljust(-(-width * bits // 8) * 8, "0")
+        rows.append(b"\0" + int(whole, 2).to_bytes(len(whole) // 8, "big"))
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
 
 
 class TestMasks:
@@ -254,6 +292,30 @@ class TestMasks:
             ImageSegmentation(ignore=[3]).learn(table, roles, None)
         with pytest.raises(RecipeError, match="no class 'car'"):
             ImageSegmentation(ignore=["car"]).learn(table, roles, None)
+
+    @pytest.mark.parametrize("bits", [2, 4])
+    def test_numbers_of_few_bits_are_not_shades(self, bits: int) -> None:
+        """Pillow makes 0 to 255 of them."""
+        numbers = np.arange(4, dtype=np.uint8).reshape(2, 2)
+        assert np.array_equal(masks.decode(png_of_few_bits(numbers, bits), "a.png"), numbers)
+
+    def test_numbers_that_no_training_mask_has_are_refused_with_their_row(
+        self, street: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        for name in ("train", "val"):
+            save(tmp_path / "data" / name, tmp_path / "data" / f"{name}annot", 6)
+        save(tmp_path / "data" / "val", tmp_path / "data" / "valannot", 1, first=9, numbers=(0, 7, 11))
+        (tmp_path / "data" / "classes.txt").write_bytes((street / "classes.txt").read_bytes())
+        with pytest.raises(DataError, match="the mask holds the number 7") as caught:
+            trained(tmp_path / "data", models["segformer"], tmp_path / "run")
+        assert caught.value.where == "val/009.jpg"
+        save(tmp_path / "other" / "images", tmp_path / "other" / "masks", 2, numbers=(0, 255, 255))
+        run = trained(street, models["segformer"], tmp_path / "run", "baselines=false", "train.epochs=1")
+        found = run.evaluate(tmp_path / "other")
+        assert found["eval_mean_iou"] is not None
+        save(tmp_path / "none" / "images", tmp_path / "none" / "masks", 2, numbers=(255, 255, 255))
+        with pytest.raises(DataError, match="no pixel of the given masks has a class"):
+            run.evaluate(tmp_path / "none")
 
     def test_a_number_beyond_the_named_classes_is_an_error_with_its_file(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 3)

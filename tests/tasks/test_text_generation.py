@@ -97,6 +97,35 @@ def test_trained_it_goes_on_as_the_texts_do(models: dict[str, Path], tmp_path: P
     assert "perplexity" in run.report().read_text()
 
 
+def test_recorded_and_not_the_embeddings_train_alike(tmp_path: Path) -> None:
+    """A decoder's embeddings are a stand-in while recorded rows train, and gathered words otherwise."""
+    texts = [" ".join(f"w{(7 * i + j) % 90}" for j in range(20)) for i in range(40)]
+    model = tiny_model(tmp_path / "model", "llama", texts=[" ".join(f"w{n}" for n in range(400))])
+    moved = {}
+    for enabled in ("true", "false"):
+        settings = [
+            f"cache.enabled={enabled}",
+            f"cache.folder={tmp_path / 'cache'}",
+            "train.epochs=40",
+            "data.validation=0",
+        ]
+        run = unfreeze.train(
+            [{"text": text} for text in texts],
+            task="text-generation",
+            model=str(model),
+            output=tmp_path / enabled,
+            settings=settings,
+        )
+        events = (run.folder / "events.jsonl").read_text()
+        assert "words occur" in events
+        assert ('"kind": "recorded"' in events) == (enabled == "true")
+        before = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
+        after = AutoModelForCausalLM.from_pretrained(run.model_folder).get_input_embeddings().weight
+        moved[enabled] = float((after - before).detach().abs().max())
+    assert moved["true"] > 0
+    assert moved["true"] == pytest.approx(moved["false"], rel=0.5)
+
+
 def test_figures_need_no_answers(models: dict[str, Path]) -> None:
     task, model = bound(models["llama"]), AutoModelForCausalLM.from_pretrained(models["llama"])
     model.generate = None

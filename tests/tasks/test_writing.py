@@ -272,6 +272,10 @@ class TestRefusals:
         with pytest.raises(TaskError, match=next(iter(options))):
             Summarization(**options)
 
+    def test_more_beams_than_anybody_waits_for(self) -> None:
+        with pytest.raises(TaskError, match="at most 64 are followed"):
+            Summarization(beams=100_000)
+
     def test_more_than_the_model_can_write(self, models: dict[WritingArchitecture, Path]) -> None:
         with pytest.raises(UnfreezeError, match="writes at most 64"):
             bound(models["bart"], ROWS[:4], most_written=65)

@@ -79,6 +79,8 @@ class Replay:
         """Inside the block the model reads what is shown at the boundary; afterwards it is itself again."""
         hooks = {self.boundary.module: self._feed} if self.boundary.side == "input" else {}
         with pre_hooks(self.model, hooks):
+            # Trap: a forward of their own may be there already, that of the gathered words in a decoder's embeddings.
+            before = [(module, vars(module).get("forward")) for module, _ in self._stand_ins]
             for module, stand_in in self._stand_ins:
                 module.forward = stand_in  # type: ignore[method-assign]
             # Accelerate puts a forward of its own there for mixed precision, which is left alone.
@@ -91,8 +93,10 @@ class Replay:
             finally:
                 if is_plain:
                     del self.model.forward
-                for module, _ in self._stand_ins:
+                for module, forward in before:
                     del module.forward
+                    if forward is not None:
+                        module.forward = forward
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's forward inside `installed`."""

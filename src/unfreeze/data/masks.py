@@ -120,8 +120,13 @@ def decode(data: bytes, place: str) -> np.ndarray:
                 raise _refused(f"{width:,} x {height:,} pixels are more than the {MOST_PIXELS:,} that are read", place)
             opened.load()
             if opened.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
-                raise _refused("it is in colours, and a pixel should be the number of its class", place)
+                kind = "it holds fractions" if opened.mode == "F" else "it is in colours"
+                raise _refused(f"{kind}, and a pixel should be the number of its class", place)
             numbers = np.asarray(opened)
+            depth = data[24] if opened.format == "PNG" else 8
+            if opened.mode == "L" and depth in (2, 4):
+                # Trap: of so few bits Pillow makes shades from 0 to 255, which are no longer the numbers in the file.
+                numbers = numbers // (255 // (2**depth - 1))
     except DataError:
         raise
     except Exception as error:

@@ -365,7 +365,14 @@ def _side_files(entries: list[Path], reading: Reading) -> tuple[list[str] | None
 def _label_names(path: Path, reading: Reading) -> list[str] | None:
     text = read_whole_text(path, path.name, reading)
     if path.suffix.casefold() == ".txt":
-        names: Any = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+        lines = re.split(r"\r\n|\r|\n", text.rstrip())
+        names: Any = [line for line in lines if line.strip()]
+        if 0 < len(names) < len(lines):
+            # A class is known by the number of its line.
+            number = next(i for i, line in enumerate(lines, 1) if not line.strip())
+            raise DataError(
+                "DATA-LABEL", "a line without a name", where=f"{path.name}:{number}", remedy="remove the line"
+            )
     else:
         try:
             names = json.loads(text)
@@ -387,10 +394,21 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | N
     folders = [entry for entry in entries if entry.is_dir()]
     pairs: dict[str, tuple[Path, Path]] = {}
     for folder in folders:
+        inside = [entry for entry in _visible(folder, root) if entry.is_dir()] if _split_called(folder.name) else []
+        for pictures_of in inside:
+            below = masks.folder_of_masks(pictures_of, inside)
+            if below is not None:
+                pairs[str(_split_called(folder.name))] = pictures_of, below
+    for folder in folders:
         below = masks.folder_of_masks(folder, folders)
         if below is None or not _visible(folder, root):
             continue
         split = _split_called(folder.name)
+        if _pictures_in(folder, root) and not any(True for _ in _files_below(below, root, reading)):
+            what = f"the folder {_relative(below, root)!r}, beside pictures, holds no masks"
+            raise DataError(
+                "DATA-EMPTY", what, where=str(below), remedy="put a mask for each picture there, or remove it"
+            )
         inside = [entry for entry in _visible(folder, root) if entry.is_dir() and _split_called(entry.name)]
         if split is not None:
             pairs[split] = folder, below

@@ -522,9 +522,15 @@ def check_modality(auto_class: Any, config: Any, name: str) -> None:
     fits = _kinds_of(config)
     wanted = auto_class.__name__.removeprefix("AutoModelFor")
     what = f"a {config.model_type} model has no form for {wanted}" + (f", it is one for {fits[0]}" if fits else "")
-    raise ModelError("MODEL-MODALITY", what, where=name, remedy="choose a model of the modality of your data")
+    remedy = _REMEDIES.get(wanted, "choose a model of the modality of your data")
+    raise ModelError("MODEL-MODALITY", what, where=name, remedy=remedy)
 
 
+_REMEDIES = {
+    "Seq2SeqLM": "choose one that reads a text and writes another, such as T5 or BART: --model google-t5/t5-small",
+    "CTC": "choose one that gives letters for sound, such as: --model facebook/wav2vec2-base-960h",
+    "SemanticSegmentation": "choose one that can give masks, such as Segformer, MobileNetV2, BEiT or DPT",
+}
 _KINDS = (
     ("image and text", "AutoModelForImageTextToText"),
     ("text", "AutoModelForSequenceClassification"),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Of the training rows' texts to write: all are kept whole up to here, and what nearly all need beyond.
 KEPT_QUANTILE, MOST_WRITTEN = 0.995, 512
+MOST_BEAMS = 64
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class WritingTask(Task):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.prefix, str):
-            raise TaskError("TASK", f"prefix is a text, not {self.prefix!r}", where="options.prefix")
+            remedy = "in quotes inside of quotes: --set 'options.prefix=\"summarize: \"'"
+            raise TaskError("TASK", f"prefix is a text, not {self.prefix!r}", where="options.prefix", remedy=remedy)
         penalty = self.length_penalty
         if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not math.isfinite(penalty):
             raise TaskError("TASK", f"length_penalty is a number, not {penalty!r}", where="options.length_penalty")
@@ -126,6 +128,9 @@ class WritingTask(Task):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 what = f"{name} is a whole number from {least} on, not {value!r}"
                 raise TaskError("TASK", what, where=f"options.{name}")
+        if self.beams > MOST_BEAMS:
+            what = f"{self.beams} beams are {self.beams} times the work of one; at most {MOST_BEAMS} are followed"
+            raise TaskError("TASK", what, where="options.beams", remedy="--set options.beams=8")
 
     # what the columns are ----------------------------------------------------------------------------------------
 
@@ -361,7 +366,7 @@ def _texts_in(row: Row, column: str) -> tuple[str, ...]:
     kept = tuple(text for text in texts if isinstance(text, str) and text.strip())
     if not kept or len(kept) < len([text for text in texts if text is not None]):
         what = f"column '{column}' holds neither a text nor a list of texts"
-        raise DataError("DATA-LABEL", what, where=row.place)
+        raise DataError("DATA-LABEL", what, where=row.place, remedy="write a text there, or: --set data.label=COLUMN")
     return kept
 
 

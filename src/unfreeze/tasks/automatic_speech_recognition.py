@@ -179,7 +179,12 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         if not isinstance(value, str) or not value.strip():
             what = f"there is no transcript in column {self.roles.label!r}"
             raise DataError("DATA-LABEL", what, where=row.place)
-        return self.spelled(value)
+        said = self.spelled(value)
+        if not said:
+            what = f"the transcript {value!r} has no letters"
+            remedy = "correct it, or leave the row out; or: --set 'options.spelling=as written'"
+            raise DataError("DATA-LABEL", what, where=row.place, remedy=remedy)
+        return said
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> SpeechSpace:
         letters: set[str] = set()
@@ -189,7 +194,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         letters.discard(" ")
         if not letters:
             what = f"no training row has a transcript in column {roles.label!r}"
-            raise DataError("DATA-LABEL", what, where=train.place(0))
+            raise DataError("DATA-LABEL", what, where=train.place(0), remedy="--set data.label=COLUMN")
         return SpeechSpace(tuple(sorted(letters)), len(train))
 
     def restore_targets(self, stored: Any) -> SpeechSpace:

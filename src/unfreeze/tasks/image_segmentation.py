@@ -59,6 +59,7 @@ class MaskSpace:
     width: int = 0
     rows: int = 0
     left_out: tuple[str, ...] = ()
+    numbers_left_out: tuple[int, ...] = ()
 
     problem_type: ClassVar[str] = "semantic_segmentation"
 
@@ -67,16 +68,28 @@ class MaskSpace:
         left = f"; no class: {', '.join(self.left_out)}" if self.left_out else ""
         return f"the masks hold {len(self.labels)} different numbers{left}"
 
-    @property
-    def classes_of(self) -> np.ndarray:
-        """Class of each number in a mask, (256,) uint8; 255 for numbers that are none."""
+    def classes(self, numbers: np.ndarray, place: str) -> np.ndarray:
+        """The class of each number in a mask, 255 for those that are none, uint8.
+
+        Raises:
+            DataError: E-DATA-LABEL-UNSEEN, a number that no training mask has.
+        """
         table = np.full(256, masks.NOT_A_CLASS, dtype=np.uint8)
         table[list(self.numbers)] = np.arange(len(self.numbers))
-        return table
+        known = {*self.numbers, *self.numbers_left_out, masks.NOT_A_CLASS}
+        strange = sorted(set(map(int, np.unique(numbers))) - known)
+        if strange:
+            shown = ", ".join(map(str, self.numbers))
+            what = f"the mask holds the number {strange[0]}, which no training mask has; they have {shown}"
+            raise DataError(
+                "DATA-LABEL-UNSEEN", what, where=place, remedy="write masks as those of the training rows are"
+            )
+        return table[numbers]
 
     def to_json(self) -> dict[str, Any]:
         return {
-            **{name: list(getattr(self, name)) for name in ("labels", "numbers", "pixels", "left_out")},
+            **{name: list(getattr(self, name)) for name in ("labels", "numbers", "pixels")},
+            **{name: list(getattr(self, name)) for name in ("left_out", "numbers_left_out")},
             **{name: getattr(self, name) for name in ("height", "width", "rows")},
         }
 
@@ -255,13 +268,16 @@ class ImageSegmentation(ReadsFiles):
         kept = [n for n in present if n not in left_out]
         if len(kept) < 2:
             what = f"the training masks hold {len(kept)} class{'es' if not kept else ''}: nothing can be told apart"
-            raise DataError("DATA-ONE-CLASS", what, where=train.place(0))
+            raise DataError(
+                "DATA-ONE-CLASS", what, where=train.place(0), remedy="look at the masks, or at options.ignore"
+            )
         return MaskSpace(
             tuple(called[n] for n in kept),
             tuple(kept),
             tuple(int(pixels[n]) for n in kept),
             rows=len(train),
             left_out=tuple(called[n] for n in sorted(left_out)),
+            numbers_left_out=tuple(sorted(left_out)),
         )
 
     def _left_out(self, called: dict[int, str], is_binary: bool) -> set[int]:
@@ -287,7 +303,14 @@ class ImageSegmentation(ReadsFiles):
             width=int(stored["width"]),
             rows=int(stored["rows"]),
             left_out=tuple(stored["left_out"]),
+            numbers_left_out=tuple(stored["numbers_left_out"]),
         )
+
+    def check_labels(self, table: Table, split: str) -> None:
+        """Numbers that training masks do not have can neither be learned nor scored; nor can rows without any class."""
+        if not any(in_threads(lambda row: bool((self._true_of(row) != masks.NOT_A_CLASS).any()), table)):
+            what = f"no pixel of the {split} masks has a class"
+            raise DataError("DATA-LABEL", what, where=table.place(0), remedy="look at the masks, or at options.ignore")
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -364,7 +387,8 @@ class ImageSegmentation(ReadsFiles):
             column = str(self.roles.label)
             path, digest = contents.path_of(row, column), contents.digest_of(row, column)
             if digest is None:
-                raise TaskError("TASK", f"the row has no mask in column {column!r}", where=row.place)
+                what = f"the row has no mask in column {column!r}"
+                raise DataError("DATA-LABEL", what, where=row.place, remedy="give it one, or leave the row out")
             held = contents.content_of(row, column) if path is None else None
             mask = FileSource(path, held, digest, _place_of_mask(row, column))
         content = recorded_as(file, self.processor.to_json_string())
@@ -419,7 +443,7 @@ class ImageSegmentation(ReadsFiles):
         assert scene.mask is not None
         numbers = masks.decode(scene.mask.read(), scene.mask.place)
         left, upper, right, lower = scene.picture.cut(numbers.shape[1], numbers.shape[0])
-        found = self.targets.classes_of[numbers][upper:lower, left:right]
+        found = self.targets.classes(numbers, scene.mask.place)[upper:lower, left:right]
         return np.ascontiguousarray(found[:, ::-1] if scene.picture.is_mirrored else found)
 
     # the model's answers -----------------------------------------------------------------------------------------
@@ -492,7 +516,7 @@ class ImageSegmentation(ReadsFiles):
 
     def _true_of(self, row: Row) -> np.ndarray:
         column = str(self.roles.label)
-        return self.targets.classes_of[masks.decode(contents.content_of(row, column) or b"", row.place)]
+        return self.targets.classes(masks.decode(contents.content_of(row, column) or b"", row.place), row.place)
 
     def mistake(self, row: Row, answer: _Seen) -> tuple[str, str] | None:
         if answer.accuracy == 1:
