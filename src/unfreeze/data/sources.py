@@ -404,7 +404,8 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | N
         if below is None or not _visible(folder, root):
             continue
         split = _split_called(folder.name)
-        if _pictures_in(folder, root) and not any(True for _ in _files_below(below, root, reading)):
+        is_called_so = below.name.casefold().endswith(("mask", "masks"))
+        if is_called_so and _pictures_in(folder, root) and not any(True for _ in _files_below(below, root, reading)):
             what = f"the folder {_relative(below, root)!r}, beside pictures, holds no masks"
             raise DataError(
                 "DATA-EMPTY", what, where=str(below), remedy="put a mask for each picture there, or remove it"
