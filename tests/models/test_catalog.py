@@ -37,6 +37,11 @@ def test_every_builtin_modality_has_a_stronger_model_to_suggest() -> None:
         assert stronger_than(modality) in RECOMMENDED
 
 
+# GPT-2's file holds the triangle of its attention, twelve times 1,024 x 1,024 numbers, beside the weights.
+MASKS_MB = {"openai-community/gpt2": 50}
+
+
 def test_sizes_are_those_of_float32_weights() -> None:
     for entry in RECOMMENDED:
-        assert 4 * entry.parameters_millions == pytest.approx(entry.download_mb, rel=0.02), entry.id
+        weights = entry.download_mb - MASKS_MB.get(entry.id, 0)
+        assert 4 * entry.parameters_millions == pytest.approx(weights, rel=0.02), entry.id
