@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import SummedState, Sums, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, rate_of
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -89,10 +89,7 @@ class AnswerState(SummedState):
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over questions."""
-        if self.n == 0:
-            return {}
-        wanted = {name: value for name, value in self._defined().items() if name in self.metrics}
-        return percentile_intervals(wanted, self._sums.drawn, level, self.reasons)
+        return self._percentiles(self.metrics, level)
 
     def _undefined(self) -> dict[str, str]:
         answerable, rows = float(self._sums["answerable"][0]), float(self._sums["rows"][0])

@@ -137,6 +137,13 @@ class SummedState(ABC):
     def _all(self) -> dict[str, np.ndarray]:
         """Every metric, (1 + REPLICATES,)."""
 
+    def _percentiles(self, names: Sequence[str], level: float) -> dict[str, tuple[float, float]]:
+        """Percentile intervals of the metrics of that name that are defined, from the streamed Poisson bootstrap."""
+        if self.n == 0:
+            return {}
+        wanted = {name: value for name, value in self._defined().items() if name in names}
+        return percentile_intervals(wanted, self._sums.drawn, level, self.reasons)
+
     def _defined(self) -> dict[str, np.ndarray]:
         undefined = self._undefined()
         return {name: value for name, value in self._all().items() if name not in undefined}

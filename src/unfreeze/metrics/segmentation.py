@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import SummedState, Sums, label_rows, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, label_rows, rate_of
 
 
 class SegmentationState(SummedState):
@@ -50,9 +50,7 @@ class SegmentationState(SummedState):
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over pictures."""
-        if self.n == 0:
-            return {}
-        return percentile_intervals(self._defined(), self._sums.drawn, level, self.reasons)
+        return self._percentiles(self.metrics, level)
 
     def details(self) -> dict[str, Any]:
         """Of each class: precision, recall, F1 (Dice), intersection over union, true pixels."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import SummedState, Sums, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, rate_of
 
 
 def errors(heard: str, said: str) -> tuple[int, int, int, int]:
@@ -62,9 +62,7 @@ class SpeechState(SummedState):
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over recordings."""
-        if self.n == 0:
-            return {}
-        return percentile_intervals(self._defined(), self._sums.drawn, level, self.reasons)
+        return self._percentiles(self.metrics, level)
 
     def _undefined(self) -> dict[str, str]:
         return {} if self._sums["words"][0] else dict.fromkeys(("wer", "cer"), "nothing was said")

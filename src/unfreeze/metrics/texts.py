@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import SummedState, Sums, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, rate_of
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 # Han, kana, Thai, Lao, Khmer, Burmese are written without spaces between words: each character is taken for one.
@@ -94,9 +94,7 @@ class TextState(SummedState):
 
     def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over rows."""
-        if self.n == 0:
-            return {}
-        return percentile_intervals(self._defined(), self._sums.drawn, level, self.reasons)
+        return self._percentiles(self.metrics, level)
 
     def _undefined(self) -> dict[str, str]:
         return {}

@@ -231,8 +231,11 @@ class ImageSegmentation(ReadsFiles):
 
     def check_row(self, row: Row, roles: Roles) -> None:
         """A picture and its mask are of one size."""
-        super().check_row(row, roles)
-        picture = decode(contents.content_of(row, roles.text[0]) or b"", row.place)
+        (column,) = roles.text
+        data = contents.content_of(row, column)
+        if data is None:
+            raise self._nothing_in(row, column)
+        picture = decode(data, row.place)
         held = contents.content_of(row, str(roles.label)) if roles.label is not None else None
         if held is None:
             return  # said where rows without a label are
