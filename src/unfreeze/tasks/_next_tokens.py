@@ -1,11 +1,23 @@
-"""Sums over tokens that a language model guesses, for the tasks that measure them."""
+"""What tasks share in which a language model guesses tokens of plain text."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 
+from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.metrics import TokenState
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
+    from unfreeze.models.loading import LoadedModel, ModelSource
+    from unfreeze.recipe import DataRecipe
 
 NOT_A_TARGET = -100
 
@@ -23,3 +35,64 @@ def add(state: TokenState, logits: torch.Tensor, gold: torch.Tensor) -> None:
         float(F.cross_entropy(scores, gold, reduction="sum", ignore_index=NOT_A_TARGET)) if bool(is_real.any()) else 0.0
     )
     state.update(nats, int(((scores.argmax(-1) == gold) & is_real).sum()), int(is_real.sum()))
+
+
+class PlainTexts(Task):
+    """A pretrained language model goes on with its pretraining: one column of texts, no labels, the head as it came.
+
+    Class attributes:
+        auto_class: Name of the class of transformers whose models guess tokens so.
+    """
+
+    auto_class: ClassVar[str]
+    primary_metric: ClassVar[str] = "perplexity"
+    needs_label: ClassVar[bool] = False
+    splits_long_rows: ClassVar[bool] = True
+
+    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
+        return guess_roles(table, text=asked.text if asked else None, needs_label=False)
+
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
+        return None
+
+    def restore_targets(self, stored: Any) -> None:
+        return None
+
+    def build(self, source: ModelSource, config: Any) -> LoadedModel:
+        import transformers
+
+        from unfreeze.models.loading import load_model
+
+        kind, allowed = getattr(transformers, self.auto_class), self.allows_remote_code
+        return load_model(kind, source, config, head_is_new=False, allow_remote_code=allowed)
+
+    def skeleton(self, config: Any) -> torch.nn.Module:
+        import transformers
+
+        return getattr(transformers, self.auto_class).from_config(copy.deepcopy(config), dtype=torch.float32)
+
+
+class NextTokenMetric:
+    """`TokenState` over batches.
+
+    Args:
+        guessed: Logits (tokens, vocabulary) and the true tokens of a batch, from its outputs.
+    """
+
+    def __init__(self, guessed: Callable[[torch.Tensor, Batch], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self.guessed, self.state = guessed, TokenState()
+
+    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
+        add(self.state, *self.guessed(outputs, batch))
+
+    def merge(self, other: NextTokenMetric) -> None:
+        self.state.merge(other.state)
+
+    def compute(self) -> dict[str, float | None]:
+        return self.state.compute()
+
+    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+        return {}
+
+    def details(self) -> dict[str, Any]:
+        return {"reasons": self.state.reasons}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,24 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.errors import RecipeError, TaskError
-from unfreeze.metrics import TokenState
 from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
-from unfreeze.tasks import _next_tokens, _text
-from unfreeze.tasks._next_tokens import NOT_A_TARGET
-from unfreeze.tasks.base import Task
+from unfreeze.tasks import _text
+from unfreeze.tasks._next_tokens import NOT_A_TARGET, NextTokenMetric, PlainTexts
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
-    from unfreeze.data.sources import Table
-    from unfreeze.models.loading import LoadedModel, ModelSource
-    from unfreeze.recipe import DataRecipe
+    from unfreeze.models.loading import ModelSource
 
 
 @dataclass
-class FillMask(Task):
+class FillMask(PlainTexts):
     """Continued pretraining on plain text: no labels needed.
 
     A text longer than the limit gives several examples. Of the tokens, `masked_fraction` are predicted: 80 % of them
@@ -42,11 +36,9 @@ class FillMask(Task):
     """
 
     name: ClassVar[str] = "fill-mask"
-    primary_metric: ClassVar[str] = "perplexity"
+    auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     augments: ClassVar[bool] = True
-    needs_label: ClassVar[bool] = False
     most_tokens: ClassVar[int] = 128
-    splits_long_rows: ClassVar[bool] = True
 
     masked_fraction: float = 0.15
 
@@ -55,34 +47,11 @@ class FillMask(Task):
         if not 0 < self.masked_fraction < 1:
             raise RecipeError("RECIPE-VALUE", "masked_fraction lies between 0 and 1", where="options.masked_fraction")
 
-    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
-        return guess_roles(table, text=asked.text if asked else None, needs_label=False)
-
-    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
-        return None
-
-    def restore_targets(self, stored: Any) -> None:
-        return None
-
     def load_processor(self, source: ModelSource) -> Any:
         tokenizer = super().load_processor(source)
         if tokenizer.mask_token_id is None:
             raise TaskError("TASK", "this model's tokenizer has no mask token", where=source.name)
         return tokenizer
-
-    def build(self, source: ModelSource, config: Any) -> LoadedModel:
-        from transformers import AutoModelForMaskedLM
-
-        from unfreeze.models.loading import load_model
-
-        return load_model(
-            AutoModelForMaskedLM, source, config, head_is_new=False, allow_remote_code=self.allows_remote_code
-        )
-
-    def skeleton(self, config: Any) -> torch.nn.Module:
-        from transformers import AutoModelForMaskedLM
-
-        return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
 
     # rows --------------------------------------------------------------------------------------------------------
 
@@ -161,8 +130,8 @@ class FillMask(Task):
         tokens = [token for part in parts for token in part.label]
         return [Prediction(parts[0].row, tokens, sum(known) / len(known) if known else None)]
 
-    def metric(self) -> _MaskedTokens:
-        return _MaskedTokens()
+    def metric(self) -> NextTokenMetric:
+        return NextTokenMetric(lambda outputs, batch: (outputs, batch.targets[batch.targets != NOT_A_TARGET]))
 
     def sample_rows(self) -> list[dict[str, Any]]:
         return [
@@ -190,25 +159,3 @@ def only_at(model: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-class _MaskedTokens:
-    """Sum of the loss and hits over masked tokens."""
-
-    def __init__(self) -> None:
-        self.state = TokenState()
-
-    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
-        _next_tokens.add(self.state, outputs, batch.targets[batch.targets != NOT_A_TARGET])
-
-    def merge(self, other: _MaskedTokens) -> None:
-        self.state.merge(other.state)
-
-    def compute(self) -> dict[str, float | None]:
-        return self.state.compute()
-
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        return {}
-
-    def details(self) -> dict[str, Any]:
-        return {"reasons": self.state.reasons}

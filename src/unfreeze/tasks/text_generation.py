@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,24 +10,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.errors import ModelError, TaskError
-from unfreeze.metrics import TokenState
-from unfreeze.tasks import _next_tokens, _text
-from unfreeze.tasks._next_tokens import NOT_A_TARGET
-from unfreeze.tasks.base import Task
+from unfreeze.tasks import _text
+from unfreeze.tasks._next_tokens import NOT_A_TARGET, NextTokenMetric, PlainTexts
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table
-    from unfreeze.models.loading import LoadedModel, ModelSource
-    from unfreeze.recipe import DataRecipe
+    from unfreeze.models.loading import ModelSource
 
 USUALLY_WRITTEN = 64
 
 
 @dataclass
-class TextGeneration(Task):
+class TextGeneration(PlainTexts):
     """Continued pretraining of a decoder (GPT-2, Llama, Qwen) on plain text, to bring it nearer to a domain.
 
     A text longer than the limit gives several examples, none is lost; its end is learned where the tokenizer has a
@@ -42,12 +37,10 @@ class TextGeneration(Task):
     """
 
     name: ClassVar[str] = "text-generation"
-    primary_metric: ClassVar[str] = "perplexity"
-    needs_label: ClassVar[bool] = False
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
     generates: ClassVar[bool] = True
     measures_answers: ClassVar[bool] = False
     brings_its_head: ClassVar[bool] = True
-    splits_long_rows: ClassVar[bool] = True
 
     most_written: int | None = None
     beams: int = 1
@@ -60,15 +53,6 @@ class TextGeneration(Task):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise TaskError("TASK", f"{name} is a whole number from 1 on, not {value!r}", where=f"options.{name}")
-
-    def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
-        return guess_roles(table, text=asked.text if asked else None, needs_label=False)
-
-    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
-        return None
-
-    def restore_targets(self, stored: Any) -> None:
-        return None
 
     # the model ---------------------------------------------------------------------------------------------------
 
@@ -98,19 +82,6 @@ class TextGeneration(Task):
         return (
             self.most_written if self.most_written is not None else max(1, min(USUALLY_WRITTEN, self.max_length // 2))
         )
-
-    def build(self, source: ModelSource, config: Any) -> LoadedModel:
-        from transformers import AutoModelForCausalLM
-
-        from unfreeze.models.loading import load_model
-
-        allowed = self.allows_remote_code
-        return load_model(AutoModelForCausalLM, source, config, head_is_new=False, allow_remote_code=allowed)
-
-    def skeleton(self, config: Any) -> torch.nn.Module:
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
 
     # rows --------------------------------------------------------------------------------------------------------
 
@@ -192,8 +163,8 @@ class TextGeneration(Task):
     def rows_in_one(self) -> int:
         return self.beams
 
-    def metric(self) -> _NextTokenMetric:
-        return _NextTokenMetric()
+    def metric(self) -> NextTokenMetric:
+        return NextTokenMetric(lambda outputs, batch: (outputs[:, :-1], batch.targets))
 
     def planned(self) -> list[tuple[str, Any, str]]:
         return [("options.most_written", self._written, "tokens that an answer goes on for")]
@@ -204,23 +175,3 @@ class TextGeneration(Task):
             {"text": "She opened the window because the kitchen smelled of burnt sugar."},
             {"text": "Rain."},
         ]
-
-
-class _NextTokenMetric:
-    def __init__(self) -> None:
-        self.state = TokenState()
-
-    def update(self, outputs: torch.Tensor, batch: Batch) -> None:
-        _next_tokens.add(self.state, outputs[:, :-1], batch.targets)
-
-    def merge(self, other: _NextTokenMetric) -> None:
-        self.state.merge(other.state)
-
-    def compute(self) -> dict[str, float | None]:
-        return self.state.compute()
-
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        return {}
-
-    def details(self) -> dict[str, Any]:
-        return {"reasons": self.state.reasons}
