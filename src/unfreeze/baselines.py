@@ -56,17 +56,17 @@ class Baseline:
     """The answers of one baseline on the test rows.
 
     Attributes:
-        name: ``majority``, ``tfidf``, ``frozen features``, ``usual tags``, ``lead-3`` or ``copy``.
+        name: As in the table of this module; two that answer a part of each row are joined by "and".
         sentence: What it is, for the report.
         predictions: Class ids (n,), probabilities (n, n_labels) for multi-label, numbers (n,) for regression; a list of
-            tags, or a text, a row; shares of pixels that are right (n,).
+            tags, an intent with them, or a text, a row; shares of pixels that are right (n,).
         seconds: Wall time of fitting and predicting.
         notes: What a reader must know: a fit that did not converge, a label without training rows.
     """
 
     name: str
     sentence: str
-    predictions: np.ndarray | list[list[str]] | list[str]
+    predictions: np.ndarray | list[Any]
     seconds: float
     notes: list[str] = field(default_factory=list)
 

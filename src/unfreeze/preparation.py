@@ -15,7 +15,15 @@ import numpy as np
 
 from unfreeze import tasks
 from unfreeze.data.columns import FILE_NOUNS, Roles
-from unfreeze.data.quality import PLACES_SHOWN, DataFacts, check_rows, duplicate_sets, facts, places_shown
+from unfreeze.data.quality import (
+    PLACES_SHOWN,
+    DataFacts,
+    check_rows,
+    duplicate_sets,
+    facts,
+    places_shown,
+    unlabelled_rows,
+)
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
@@ -262,8 +270,8 @@ def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool)
         table = getattr(splits, name)
         if table is None:
             continue
-        if drop and isinstance(roles.label, str):
-            kept = [i for i, value in enumerate(table.column(roles.label)) if not task.is_unlabelled(value)]
+        if drop:
+            kept = np.setdiff1d(np.arange(len(table)), unlabelled_rows(table, roles, task.is_unlabelled))
             if len(kept) < len(table):
                 notes.append(f"{len(table) - len(kept):,} rows of {name} without a label were left out, as asked")
                 table = table.select(kept)

@@ -83,12 +83,26 @@ def files(folder):
     reviews(folder / "reviews.csv", rows=16)
     reviews(folder / "more.csv", rows=20)
     names(folder / "names.conll")
+    commands(folder / "commands.jsonl")
     pictures(folder / "pictures")
     questions(folder / "questions.jsonl")
     calls(folder / "calls")
     talks(folder / "talks.jsonl")
     street(folder / "street")
     speech(folder / "speech")
+
+
+def commands(path, rows=24):
+    """Orders to play something and questions for the weather, with who and where."""
+    with Path(path).open("w", encoding="utf-8") as file:
+        for i in range(rows):
+            who, where = ("Ada", "Byron", "Marie")[i % 3], ("Oslo", "Rome")[i // 3 % 2]
+            row = [
+                {"tokens": ["play", who], "slots": ["O", "B-artist"], "intent": "PlayMusic"},
+                {"tokens": ["rain", "in", where], "slots": ["O", "O", "B-city"], "intent": "GetWeather"},
+            ][i % 2]
+            file.write(json.dumps(row) + "\n")
+    return Path(path)
 
 
 def speech(folder, rows=12):

@@ -78,6 +78,7 @@ def test_there_are_recipes_to_start_from():
         "gradual.yaml",
         "image-classification.yaml",
         "image-segmentation.yaml",
+        "intent-and-slots.yaml",
         "phases.yaml",
         "question-answering.yaml",
         "summarization.yaml",
@@ -95,6 +96,7 @@ def test_a_recipe_is_accepted_by_the_schema_and_says_how_to_run_it(path):
     assert value.data.source in (
         "reviews.csv",
         "names.conll",
+        "commands.jsonl",
         "pictures",
         "questions.jsonl",
         "calls",

@@ -18,7 +18,8 @@ from unfreeze.data.sources import read
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
-from unfreeze.tasks.token_classification import NOT_A_TARGET, TokenClassification, _windows
+from unfreeze.tasks._tagged_words import NOT_A_TARGET, _windows
+from unfreeze.tasks.token_classification import TokenClassification
 from unfreeze.testing import check_task, tiny_model
 from unfreeze.types import Row
 

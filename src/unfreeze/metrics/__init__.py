@@ -11,6 +11,7 @@ ClassificationState    counts of (true, predicted) cells   bootstrap by multinom
 MultiLabelState        sums a label, score histograms      streamed Poisson bootstrap
 RegressionState        sums of powers                      streamed Poisson bootstrap
 SpanState              sums a type of span                 streamed Poisson bootstrap
+FrameState             the same, and of whole rows         streamed Poisson bootstrap
 AnswerState            sums of exact match and F1          streamed Poisson bootstrap
 SegmentationState      sums of pixels a class              streamed Poisson bootstrap
 SpeechState            sums of wrong words and letters      streamed Poisson bootstrap
@@ -37,6 +38,7 @@ Example:
 
 from unfreeze.metrics.answers import AnswerState
 from unfreeze.metrics.classification import CALIBRATION_BINS, ClassificationState
+from unfreeze.metrics.frames import FrameState
 from unfreeze.metrics.multilabel import MultiLabelState
 from unfreeze.metrics.paired import Difference, PairedState
 from unfreeze.metrics.regression import RegressionState
@@ -53,6 +55,7 @@ __all__ = [
     "AnswerState",
     "ClassificationState",
     "Difference",
+    "FrameState",
     "MultiLabelState",
     "PairedState",
     "RegressionState",

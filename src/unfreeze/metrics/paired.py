@@ -62,7 +62,8 @@ class PairedState:
     Args:
         problem_type: As in Hugging Face configurations: ``single_label_classification``,
             ``multi_label_classification`` or ``regression``; or ``token_classification`` for tags that name spans,
-            ``tags`` for others; ``text`` for texts that were written; ``pixels`` for shares of a picture's pixels.
+            ``tags`` for others; ``frames`` for an intent with tags; ``text`` for texts that were written; ``pixels``
+            for shares of a picture's pixels.
         n_labels: Number of classes or labels; of no meaning for numbers, tags and texts.
 
     Raises:
@@ -199,7 +200,7 @@ class _PairedCells(ABC):
         """The F1 among `metrics` for counts (draws, cells), (draws,)."""
 
     def measure(self, system: str, metric: str, counts: np.ndarray) -> np.ndarray:
-        if metric == "accuracy":
+        if metric in _SHARES_OF_ROWS:
             return np.asarray(counts @ self.right(system).astype(np.float64) / self.n)
         return self.f1(system, counts)
 
@@ -219,7 +220,7 @@ class _PairedCells(ABC):
         if low < high:
             return Difference(metric, value, low, high, self.n)
         note = f"all bootstrap draws agree on these {self.n} rows: the interval is too narrow"
-        if metric == "accuracy":
+        if metric in _SHARES_OF_ROWS:
             low, high = agresti_min_interval(*self.discordant(), self.n, level)
             note = "all bootstrap draws agree: the interval is Agresti and Min's instead"
         return Difference(metric, value, low, high, self.n, note)
@@ -237,7 +238,7 @@ class _PairedCells(ABC):
 class _PairedLabels(_PairedCells):
     """One label a row; a cell is (true, a, b)."""
 
-    metrics = ("accuracy", "f1")
+    metrics: tuple[str, ...] = ("accuracy", "f1")
 
     def __init__(self, n_labels: int) -> None:
         super().__init__((n_labels,) * 3)
@@ -317,6 +318,28 @@ class _PairedTags(_PairedSpans):
         return set(enumerate(tags))
 
 
+class _PairedFrames(_PairedLabels):
+    """An intent and the tags of the words a row: is it right as a whole?"""
+
+    metrics = ("frame_accuracy",)
+
+    def __init__(self, n_labels: int) -> None:
+        super().__init__(2)
+
+    def columns(self, true: Any, a: Any, b: Any) -> tuple[np.ndarray, ...]:
+        right = [(True, _same_frame(t, x), _same_frame(t, y)) for t, x, y in zip(true, a, b, strict=True)]
+        return super().columns(*np.asarray(right, dtype=np.int64).reshape(-1, 3).T)
+
+
+def _same_frame(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[str]]) -> bool:
+    """Equal intents, and equal slots: different tags may name the same spans."""
+    (intent, tags), (said, said_tags) = one, other
+    if intent != said:
+        return False
+    spans = spans_of(tags)
+    return list(tags) == list(said_tags) or (bool(spans) and spans == spans_of(said_tags))
+
+
 class _PairedNumbers:
     """A number a row: sums of the errors of a, of b, of their difference and of its square, (metric, 4)."""
 
@@ -383,12 +406,16 @@ class _PairedPixels(_PairedNumbers):
         self.count([(checked_finite(a, "a share"), checked_finite(b, "a share"))])
 
 
+# Metrics that are the share of rows that are right.
+_SHARES_OF_ROWS = ("accuracy", "frame_accuracy")
+
 _PAIRED: dict[str, type[_PairedLabels | _PairedLabelSets | _PairedNumbers]] = {
     "single_label_classification": _PairedLabels,
     "multi_label_classification": _PairedLabelSets,
     "regression": _PairedNumbers,
     "token_classification": _PairedSpans,
     "tags": _PairedTags,
+    "frames": _PairedFrames,
     "text": _PairedTexts,
     "pixels": _PairedPixels,
 }

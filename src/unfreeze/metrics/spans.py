@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from unfreeze.metrics.resampling import SummedState, Sums, label_rows, percentile_intervals, rate_of
+from unfreeze.metrics.resampling import SummedState, Sums, label_rows, rate_of
 
 Span = tuple[str, int, int]
 
@@ -49,6 +49,10 @@ class SpanState(SummedState):
             predicted: As many.
             rows: `Row.index` (rows,), needed where states will be merged; counted up from 0 without it.
         """
+        self._sums.add(self._counts(true, predicted), rows)
+
+    def _counts(self, true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """What is summed of each row, (rows,) or (rows, types)."""
         counts = {name: np.zeros((len(true), len(self.types))) for name in ("correct", "given", "actual")}
         words, right, exact = (np.zeros(len(true)) for _ in range(3))
         for i, (gold, said) in enumerate(zip(true, predicted, strict=True)):
@@ -59,8 +63,8 @@ class SpanState(SummedState):
                 for kind, _, _ in found:
                     counts[name][i, self._position[kind]] += 1
             words[i], right[i] = len(gold), sum(a == b for a, b in zip(gold, said, strict=True))
-            exact[i] = spans["actual"] == spans["given"]
-        self._sums.add(counts | {"words": words, "right": right, "exact": exact}, rows)
+            exact[i] = spans["actual"] == spans["given"] if self.types else list(gold) == list(said)
+        return counts | {"words": words, "right": right, "exact": exact}
 
     def _spans(self, tags: Sequence[str]) -> set[Span]:
         return spans_of(tags) if self.types else set()
@@ -84,9 +88,7 @@ class SpanState(SummedState):
             seed: Taken so that all states can be asked alike; the weights were drawn with the constructor's.
             level: Coverage asked for.
         """
-        if self.n == 0:
-            return {}
-        return percentile_intervals(self._defined(), self._sums.drawn, level, self.reasons)
+        return self._percentiles(list(self._all()) if self.n else (), level)
 
     def per_class(self) -> list[dict[str, Any]]:
         """label (a type), precision, recall, f1 and support (spans) of each type."""

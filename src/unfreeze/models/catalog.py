@@ -40,7 +40,7 @@ class CatalogEntry:
 _SEGMENTATION = ("image-segmentation",)
 _IMAGE = ("image-classification",)
 _WRITING = ("summarization", "text2text-generation")
-_TEXT = ("text-classification", "token-classification", "question-answering", "fill-mask")
+_TEXT = ("text-classification", "token-classification", "intent-and-slots", "question-answering", "fill-mask")
 
 # Only models whose repository holds safetensors: microsoft/deberta-v3-base, else a natural choice, has pickles alone.
 RECOMMENDED: tuple[CatalogEntry, ...] = (

@@ -152,7 +152,10 @@ def _classes(records: Records) -> list[dict[str, Any]]:
 def _confusion(records: Records) -> dict[str, Any] | None:
     """The matrix and its labels, and the pairs that are most often taken for each other."""
     matrix = np.array(records.details.get("confusion") or [], dtype=np.int64)
-    labels = [str(c.get("label", "")) for c in records.details.get("per_class") or []] or records.labels
+    labels = records.details.get("confusion_labels") or [
+        str(c.get("label", "")) for c in records.details.get("per_class") or []
+    ]
+    labels = labels or records.labels
     if matrix.ndim != 2 or matrix.shape != (len(labels), len(labels)) or not len(labels):
         return None
     is_drawn = len(labels) <= plots.CLASSES_IN_MATRIX

@@ -38,6 +38,8 @@ _TEXT = '"This is a short example text."'
 _WITHOUT_PIPELINE = {
     "question-answering": "`AutoModelForQuestionAnswering.from_pretrained` reads it: logits of the first and the last "
     "token of the answer.",
+    "intent-and-slots": "`AutoModelForTokenClassification.from_pretrained` reads it: the outputs that are tags at a "
+    "word's first token, those that are intents at the token for the whole row.",
     "summarization": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
     "text2text-generation": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
 }

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 SHARES = (
     frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
     | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
+    | {*("frame_accuracy", "intent_accuracy")}
     | {*("answer_f1", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")}
     | {*("wer", "cer")}
     | {*("mean_iou", "pixel_accuracy", "mean_accuracy")}
@@ -28,6 +29,8 @@ METRIC_NAMES = {
     "overall_precision": "precision of spans",
     "overall_recall": "recall of spans",
     "overall_accuracy": "words right",
+    "frame_accuracy": "intent and slots right",
+    "intent_accuracy": "intents right",
     "row_accuracy": "rows with all spans right",
     "answer_f1": "F1 of answers' words",
     "has_answer_f1": "F1 where there is an answer",
