@@ -159,7 +159,7 @@ def prepare(
         limit,
         contents=task.contents,
         noun=NOUNS[task.modality],
-        takes_class_weights="class_weights" in _fields(type(task)),
+        options=_advisable(task, roles),
     )
     return Prepared(
         recipe=recipe,
@@ -229,6 +229,12 @@ def _task_options(recipe: Recipe, task_class: type[Task]) -> dict[str, Any]:
                 raise RecipeError("RECIPE-CONFLICT", f"the task {task_class.name} has no {key}", where=f"train.{key}")
             options[key] = value
     return options
+
+
+def _advisable(task: Task, roles: Roles) -> list[str]:
+    """Options that could be set and are not; windows are of one column of texts."""
+    names = [name for name in _fields(type(task)) if not getattr(task, name)]
+    return [name for name in names if name != "windows" or len(roles.text) == 1]
 
 
 def _fields(task_class: type[Task]) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from unfreeze.models.layers import device_of
 from unfreeze.preparation import Prepared
 from unfreeze.run import Run
 from unfreeze.tasks.base import Material, Task
-from unfreeze.types import Batch
+from unfreeze.types import Batch, Example
 
 Say = Callable[[str], None]
 LONGEST_SHOWN_CHARACTERS = 600
@@ -95,6 +95,14 @@ class _Collected:
         return [self.task.whole_answer(self._parts[row]) for row in range(len(self._parts))]
 
 
+def _by_row(features: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+    """Features of rows, (rows, width): of one that is read in windows their mean."""
+    if all(e.parts == 1 for e in examples):
+        return features
+    starts = np.flatnonzero([e.part == 0 for e in examples])
+    return np.add.reduceat(features, starts) / np.asarray([[e.parts] for e in examples if e.part == 0])
+
+
 def _write_summary(run: Run, prepared: Prepared, task: Task, split: str, found: Evaluation) -> None:
     metric = task.headline_metric
     train = run.results("train")
@@ -149,8 +157,11 @@ def _compare(
     def features() -> tuple[np.ndarray, np.ndarray]:
         untouched = pretrained().to(device_of(model))
         test_examples = [e for row in table for e in task.encode(row, train=False)]
-        train = features_of(untouched, task, prepared.train_examples)
-        return train, features_of(untouched, task, test_examples)
+        train, test = (
+            _by_row(features_of(untouched, task, examples), examples)
+            for examples in (prepared.train_examples, test_examples)
+        )
+        return train, test
 
     seed = prepared.recipe.seed
     beside = task.comparison(table, answers)

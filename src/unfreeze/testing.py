@@ -554,9 +554,13 @@ def check_gold_predictions_score_perfectly(case: TaskCase) -> bool | None:
     assert value is not None, f"the metric '{name}', which chooses the weights, is undefined"
     assert abs(value - perfect) <= TOLERANCE, f"'{name}' is {value} for perfect answers"
     assert float(np.max(task.surprise(outputs, batch))) <= TOLERANCE, "a perfect answer surprises"
-    for row, prediction, answer in zip(
-        case.rows, task.decode(outputs, batch), task.answers(outputs, batch), strict=True
-    ):
+    parts: dict[int, list[tuple[Prediction, Any]]] = {}
+    for index, *part in zip(batch.rows, task.decode(outputs, batch), task.answers(outputs, batch), strict=True):
+        parts.setdefault(int(index), []).append((part[0], part[1]))
+    assert sorted(parts) == [row.index for row in case.rows], "answers are of other rows than were asked"
+    for row in case.rows:
+        [prediction] = task.merge([p for p, _ in parts[row.index]])
+        answer = task.whole_answer([a for _, a in parts[row.index]])
         true = task.targets.target(row, task.roles.label)
         assert prediction.row == row.index, f"the answer for {row.place} says it is for row {prediction.row}"
         if task.targets.problem_type == "regression":
@@ -616,9 +620,10 @@ def check_the_predictor_answers_as_evaluation(case: TaskCase) -> bool | None:
     text = case.task.roles.text
     with _stored(_finished(case)) as again:
         served = again.predict([{column: row.values[column] for column in text} for row in case.rows])
-    for row, prediction in zip((e.row for e in case.examples), served, strict=True):
+    for row, prediction in zip((row.index for row in case.rows), served, strict=True):
         assert prediction.row == row, f"the answers do not come in the order of the rows: {prediction.row}, not {row}"
-        difference = min((_difference(known, prediction) for known in counted[row]), key=len)
+        [known] = case.task.merge(counted[row])
+        difference = _difference(known, prediction)
         assert not difference, f"row {row} is served otherwise than evaluated: {difference}"
     return None
 

@@ -61,6 +61,7 @@ class Example:
         row: `Row.index` it was made from.
         length: Size that drives the cost: tokens, frames or patches.
         part: Which part of the row, from 0.
+        parts: How many parts the row has, where the task averages over them; otherwise 1.
         is_cut: Whether something was left out because the row exceeds the limit.
         origin: Where inputs come from that are too large to be kept for every row (pictures, sound): `collate` reads
             them. `inputs` then has a digest of the content, which what is recorded of the row depends on.
@@ -73,6 +74,7 @@ class Example:
     part: int = 0
     is_cut: bool = False
     origin: Any = None
+    parts: int = 1
 
 
 @dataclass(slots=True)
@@ -86,6 +88,7 @@ class Batch:
         weights: The normalisers of the loss, known before the forward: ``{"rows": 8}`` or ``{"tokens": 113}``.
         size_tokens: batch x padded length, padding included: what the machine computes.
         recorded: What enters the boundary of a recorded phase, (batch, length, width) or (batch, width); else None.
+        parts: Examples of each example's row, (batch,), where the task averages over them; else None.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -94,6 +97,7 @@ class Batch:
     weights: dict[str, float]
     size_tokens: int
     recorded: torch.Tensor | None = None
+    parts: np.ndarray | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -102,7 +106,7 @@ class Batch:
         if isinstance(targets, dict):
             targets = {name: tensor.to(device) for name, tensor in targets.items()}
         recorded = self.recorded.to(device) if self.recorded is not None else None
-        return Batch(move, targets, self.rows, self.weights, self.size_tokens, recorded)
+        return Batch(move, targets, self.rows, self.weights, self.size_tokens, recorded, self.parts)
 
 
 class LossTerm(NamedTuple):

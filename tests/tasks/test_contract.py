@@ -161,7 +161,7 @@ class DetachesTheBackbone(TextClassification):
         with torch.no_grad():
             hidden = model.bert(**batch.inputs).pooler_output
         logits = model.classifier(hidden)
-        return LossOutput({"loss": LossTerm(self._loss_sum(logits, batch.targets))}, logits)
+        return LossOutput({"loss": LossTerm(self._losses(logits, batch.targets, "sum"))}, logits)
 
 
 class BuildsItsSkeletonAsStored(TextClassification):

@@ -343,7 +343,7 @@ def shortened(example: Example, boundary: Boundary) -> Example:
         return example
     place = example.length - 1 if boundary.reads == "last" else 0
     inputs = {k: v[place : place + 1] for k, v in example.inputs.items()}
-    return Example(inputs, example.target, example.row, 1, part=example.part, is_cut=example.is_cut)
+    return replace(example, inputs=inputs, length=1, origin=None)
 
 
 def inputs_like(

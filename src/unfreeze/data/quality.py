@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,7 @@ class DataFacts:
         uneven: Rows of the largest class over those of the smallest, in train; None for fewer than two classes.
         max_length: The model's limit in tokens, where given.
         noun: What the rows' inputs are, in sentences.
+        options: Of the task, which can be advised.
     """
 
     splits: dict[str, SplitFacts]
@@ -122,7 +123,7 @@ class DataFacts:
     uneven: float | None = None
     max_length: int | None = None
     noun: str = "texts"
-    takes_class_weights: bool = True
+    options: Collection[str] = ("class_weights",)
 
     def sentences(self) -> list[str]:
         """What a person wants to know first, one sentence a split."""
@@ -150,7 +151,8 @@ class DataFacts:
         text = f"{name}: {split.cut:,} texts ({share:.1%}) are longer than {self.max_length} tokens and are cut"
         if split.cut_by_class:
             text += "; more so " + ", ".join(f"{label!r} ({part:.0%})" for label, part in split.cut_by_class.items())
-        return text + "."
+        advice = "; --set options.windows=true reads them whole, in windows" if "windows" in self.options else ""
+        return f"{text}{advice}."
 
     def _about_labels(self) -> Iterator[str]:
         if self.conflicts.count:
@@ -168,7 +170,7 @@ class DataFacts:
             train = self.splits["train"]
             # Class weights are for rows with one class each.
             has_one_class_a_row = sum(train.classes.values()) == train.rows
-            is_advised = has_one_class_a_row and self.takes_class_weights
+            is_advised = has_one_class_a_row and "class_weights" in self.options
             advice = "; --set train.class_weights=balanced gives each the same weight" if is_advised else ""
             yield f"{text}{advice}."
 
@@ -201,7 +203,7 @@ def facts(
     *,
     contents: Callable[[Table, Roles], Iterable[str]] = joined_texts,
     noun: str = "texts",
-    takes_class_weights: bool = True,
+    options: Collection[str] = ("class_weights",),
 ) -> DataFacts:
     """Count what there is to know about the rows.
 
@@ -214,10 +216,10 @@ def facts(
         max_length: Where the model cuts, in tokens.
         contents: What each row is about, by which equal ones are found.
         noun: What the rows' inputs are; characters are counted of texts alone.
-        takes_class_weights: Whether the task has them to advise.
+        options: Of the task, which can be advised.
     """
     splits = {name: SplitFacts(len(table)) for name, table in splits_by_name.items()}
-    found = DataFacts(splits, max_length=max_length, noun=noun, takes_class_weights=takes_class_weights)
+    found = DataFacts(splits, max_length=max_length, noun=noun, options=options)
     labels = labels_by_split or {name: _labels_of(table, roles) for name, table in splits_by_name.items()}
     _compare_texts(found, splits_by_name, roles, labels, contents)
     for name, split in found.splits.items():

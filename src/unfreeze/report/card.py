@@ -233,7 +233,13 @@ def _limits(records: Records) -> Iterator[str]:
         yield f"It has seen {rows:,} training rows of one source; on inputs of another kind it may be much worse."
     length = (records.plan.get("settings") or {}).get("max_length_tokens")
     if wording.is_number(length) and records.task == "text-classification":
-        yield f"It reads the first {length:,} tokens of an input."
+        if records.choice("options.windows").get("value"):
+            yield (
+                f"Texts of more than {length:,} tokens are read in windows whose answers are averaged; "
+                "a pipeline reads the first alone."
+            )
+        else:
+            yield f"It reads the first {length:,} tokens of an input."
     if records.selection_remark:
         yield records.selection_remark
     if records.is_multi_label:

@@ -53,6 +53,11 @@ class ClassificationTask(Task):
             what = f"label_smoothing is a share from 0 to below 1, not {share!r}"
             raise TaskError("TASK", what, where="options.label_smoothing", remedy="--set train.label_smoothing=0.1")
 
+    @property
+    def averages_windows(self) -> bool:
+        """Whether a row may be read in several windows, whose answers are averaged."""
+        return False
+
     # what the labels are -----------------------------------------------------------------------------------------
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
@@ -176,31 +181,39 @@ class ClassificationTask(Task):
     def _batch(self, inputs: dict[str, torch.Tensor], examples: Sequence[Example], size_tokens: int) -> Batch:
         """Inputs of all examples, with their targets where all have one."""
         rows = np.asarray([e.row for e in examples], dtype=np.int64)
-        targets, weight = None, float(len(examples))
+        parts = np.asarray([e.parts for e in examples], dtype=np.int64) if self.averages_windows else None
+        shares = np.ones(len(examples)) if parts is None else 1 / parts
+        targets, weight = None, float(shares.sum())
         if all(e.target is not None for e in examples):
             array = np.stack([np.asarray(e.target) for e in examples])
             single = self.targets.problem_type == "single_label_classification"
             targets = torch.from_numpy(array.astype(np.int64 if single else np.float32))
             class_weights = self.weights_of_classes() if single else None
             if class_weights is not None:
-                weight = float(class_weights[array].sum())
-        return Batch(inputs, targets, rows, {"rows": weight}, size_tokens)
+                weight = float((class_weights[array] * shares).sum())
+        return Batch(inputs, targets, rows, {"rows": weight}, size_tokens, parts=parts)
 
     # the model's answers -----------------------------------------------------------------------------------------
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
         logits = model(**batch.inputs).logits  # (batch, classes)
-        return LossOutput({"loss": LossTerm(self._loss_sum(logits.float(), batch.targets))}, logits)
+        if batch.parts is None:
+            total = self._losses(logits.float(), batch.targets, "sum")
+        else:
+            # Each row counts as one, however many windows it has.
+            losses = self._losses(logits.float(), batch.targets, "none")
+            total = (losses.reshape(len(losses), -1).sum(1) / torch.from_numpy(batch.parts).to(losses)).sum()
+        return LossOutput({"loss": LossTerm(total)}, logits)
 
-    def _loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _losses(self, logits: torch.Tensor, targets: torch.Tensor, reduction: str) -> torch.Tensor:
         kind = self.targets.problem_type
         if kind == "regression":
-            return F.mse_loss(logits.squeeze(-1), targets, reduction="sum")
+            return F.mse_loss(logits.squeeze(-1), targets, reduction=reduction)
         if kind == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[-1]
+            return F.binary_cross_entropy_with_logits(logits, targets, reduction=reduction) / logits.shape[-1]
         weights = self.weights_of_classes()
         tensor = None if weights is None else torch.as_tensor(weights, dtype=logits.dtype, device=logits.device)
-        return F.cross_entropy(logits, targets, tensor, reduction="sum", label_smoothing=self.label_smoothing)
+        return F.cross_entropy(logits, targets, tensor, reduction=reduction, label_smoothing=self.label_smoothing)
 
     def probabilities(self, logits: torch.Tensor) -> np.ndarray:
         """(batch, classes) probabilities, or (batch,) values in the data's unit for regression."""
@@ -228,9 +241,26 @@ class ClassificationTask(Task):
         chosen = [space.labels[i] for i in order if value[i] >= thresholds[i]]
         return Prediction(row, chosen, min((scores[c] for c in chosen), default=None), scores)
 
+    def merge(self, parts: Sequence[Prediction]) -> list[Prediction]:
+        """The windows' probabilities, or numbers, averaged."""
+        if len(parts) == 1:
+            return list(parts)
+        names = self.targets.labels
+        values = [[p.scores[name] for name in names] if names else p.label for p in parts]
+        return [self._prediction(parts[0].row, np.mean(values, axis=0))]
+
     def answers(self, outputs: torch.Tensor, batch: Batch) -> Any:
-        """Class ids (batch,), 0/1 decisions (batch, classes), or numbers in the data's unit (batch,)."""
+        """Class ids (batch,), 0/1 decisions (batch, classes), or numbers in the data's unit (batch,).
+
+        Of windows that are averaged probabilities, (batch, classes), which `whole_answer` decides about.
+        """
         values = self.probabilities(outputs)
+        return values if batch.parts is not None else self._decided(values)
+
+    def whole_answer(self, parts: Sequence[Any]) -> Any:
+        return self._decided(np.mean(parts, axis=0)[None])[0] if self.averages_windows else parts[0]
+
+    def _decided(self, values: np.ndarray) -> Any:
         if self.targets.problem_type == "single_label_classification":
             return values.argmax(-1)
         if self.targets.problem_type == "multi_label_classification":
@@ -336,6 +366,8 @@ class _LabelMetric:
 
     def __init__(self, task: ClassificationTask) -> None:
         self.task = task
+        # Rows of which some windows are missing: what those that are there say.
+        self.waiting: dict[int, list[np.ndarray]] = {}
         space: LabelSpace = task.targets
         labels = list(space.labels)
         self.state: Any
@@ -347,16 +379,34 @@ class _LabelMetric:
             self.state = ClassificationState(labels)
 
     def update(self, outputs: torch.Tensor, batch: Batch) -> None:
-        values, targets = self.task.probabilities(outputs), batch.targets.cpu().numpy()
+        values, targets, rows = self.task.probabilities(outputs), batch.targets.cpu().numpy(), batch.rows
+        if batch.parts is not None:
+            whole, values = self._joined(values, batch)
+            targets, rows = targets[whole], rows[whole]
+            if not whole:
+                return
         space: LabelSpace = self.task.targets
         if space.problem_type == "regression":
-            self.state.update(targets * space.scale + space.center, values, rows=batch.rows)
+            self.state.update(targets * space.scale + space.center, values, rows=rows)
         elif space.problem_type == "multi_label_classification":
-            self.state.update(targets, values, rows=batch.rows)
+            self.state.update(targets, values, rows=rows)
         else:
             self.state.update(targets, values.argmax(-1), values)
 
+    def _joined(self, values: np.ndarray, batch: Batch) -> tuple[list[int], np.ndarray]:
+        """Positions in the batch at which a row's last window has come, and the averages over the row's windows."""
+        found = {}
+        assert batch.parts is not None
+        for position, (row, value, parts) in enumerate(zip(batch.rows, values, batch.parts, strict=True)):
+            said = self.waiting.setdefault(int(row), [])
+            said.append(value)
+            if len(said) == parts:
+                found[position] = np.mean(self.waiting.pop(int(row)), axis=0)
+        return list(found), np.asarray(list(found.values()))
+
     def merge(self, other: _LabelMetric) -> None:
+        assert not self.waiting, "a row is divided between two states"
+        assert not other.waiting, "a row is divided between two states"
         self.state.merge(other.state)
 
     def compute(self) -> dict[str, float | None]:

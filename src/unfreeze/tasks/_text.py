@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,25 @@ def frame_of(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     return ids[: inside[0]], ids[inside[-1] + 1 :]
 
 
+def windows(row: Row, column: str, tokenizer: Any, max_length: int) -> list[np.ndarray]:
+    """Token ids of a row's text, each (length,); of a long one in as few windows as hold all of it.
+
+    They are of one length and start at equal distances, so that each counts alike and none is a mere rest. Neighbours
+    share at least an eighth of a window.
+    """
+    inputs, is_cut = tokenize(row, (column,), tokenizer, max_length)
+    if not is_cut:
+        return [inputs["input_ids"]]
+    before, after = frame_of(tokenizer)
+    room = max_length - len(before) - len(after)
+    encoded = tokenizer(_text_of(row, column), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    ids = np.asarray(encoded["input_ids"], dtype=np.int32)
+    shared = room // 8
+    count = 1 + math.ceil((len(ids) - room) / (room - shared))
+    starts = np.linspace(0, len(ids) - room, count).round().astype(int)
+    return [np.concatenate([before, ids[start : start + room], after]) for start in starts]
+
+
 def _filler(tokenizer: Any) -> int:
     found = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id
     return int(found or 0)
@@ -125,8 +145,8 @@ def generation_config(model: Any, **settings: Any) -> Any:
     return found
 
 
-def longest_input(task: Any, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
-    """See `Task.longest_input`.
+def longest_input(task: Any, asked: int | None, train: Table, config: Any, *, in_parts: bool) -> tuple[int, str]:
+    """See `Task.longest_input`; whether longer texts are read in parts.
 
     Raises:
         RecipeError: E-RECIPE-VALUE.
@@ -142,7 +162,7 @@ def longest_input(task: Any, asked: int | None, train: Table, config: Any) -> tu
             )
         return asked, "named in the recipe"
     cap = min(limit, task.most_tokens)
-    if task.splits_long_rows:
+    if in_parts:
         return cap, "longer texts are cut into pieces of this length, none is lost"
     sample = np.linspace(0, len(train) - 1, min(len(train), 2000)).astype(int)
     task.max_length = cap

@@ -201,7 +201,7 @@ class Task(ABC):
         """
         from unfreeze.tasks import _text
 
-        return _text.longest_input(self, asked, train, config)
+        return _text.longest_input(self, asked, train, config, in_parts=self.splits_long_rows)
 
     def planned(self) -> list[tuple[str, Any, str]]:
         """What the plan shows of the task's own choices, once it is bound: recipe key, value, and why."""
@@ -336,7 +336,9 @@ class Task(ABC):
     def beginning(self, example: Example, tokens: int) -> Example:
         """The first tokens of an example, for trials of the model; its target must fit what is left."""
         inputs = {name: values[:tokens] for name, values in example.inputs.items()}
-        return Example(inputs, example.target, example.row, min(tokens, example.length), part=example.part)
+        return dataclasses.replace(
+            example, inputs=inputs, length=min(tokens, example.length), is_cut=False, origin=None
+        )
 
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:

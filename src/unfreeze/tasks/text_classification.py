@@ -10,6 +10,7 @@ import torch
 
 from unfreeze.baselines import Baseline, tfidf
 from unfreeze.data.columns import Roles, guess_roles
+from unfreeze.errors import RecipeError
 from unfreeze.tasks import _text
 from unfreeze.tasks._classification import ClassificationTask
 from unfreeze.tasks.base import Material
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 class TextClassification(ClassificationTask):
     """Sentiment, topics, intents, several tags at once, or a rating.
 
-    Options, loss: see `unfreeze.tasks._classification`.
+    Options, loss: see `unfreeze.tasks._classification`; and
+
+        windows: Read texts beyond the model's limit whole, in windows that overlap; a row's probabilities are the mean
+            over its windows, each of which is trained on the row's label, and together they count as one row.
 
     Example:
         >>> task = TextClassification()
@@ -36,9 +40,26 @@ class TextClassification(ClassificationTask):
     name: ClassVar[str] = "text-classification"
     compares_with: ClassVar[tuple[str, ...]] = ("majority", "tfidf", "frozen features")
 
+    windows: bool = False
+
+    @property
+    def averages_windows(self) -> bool:
+        return self.windows
+
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         text, label, group = (asked.text, asked.label, asked.group) if asked else (None, None, None)
-        return guess_roles(table, text=text, label=label, group=group, needs_label=needs_label)
+        roles = guess_roles(table, text=text, label=label, group=group, needs_label=needs_label)
+        if self.windows and len(roles.text) > 1:
+            what = f"windows are of one text, and {len(roles.text)} columns are read: {', '.join(roles.text)}"
+            remedy = f"--set data.text={roles.text[0]}, or leave options.windows away"
+            raise RecipeError("RECIPE-CONFLICT", what, where="options.windows", remedy=remedy)
+        return roles
+
+    def longest_input(self, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
+        return _text.longest_input(self, asked, train, config, in_parts=self.windows)
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        return [("options.windows", True, "the answer to a longer text is the average over its windows")] * self.windows
 
     def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
         space = self.targets
@@ -75,8 +96,14 @@ class TextClassification(ClassificationTask):
     # rows --------------------------------------------------------------------------------------------------------
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
-        inputs, is_cut = _text.tokenize(row, self.roles.text, self.processor, self.max_length)
         target = self._target_of(row, train=train)
+        if self.windows:
+            found = _text.windows(row, self.roles.text[0], self.processor, self.max_length)
+            return [
+                Example({"input_ids": ids}, target, row.index, len(ids), part=number, parts=len(found))
+                for number, ids in enumerate(found)
+            ]
+        inputs, is_cut = _text.tokenize(row, self.roles.text, self.processor, self.max_length)
         return [Example(inputs, target, row.index, len(inputs["input_ids"]), is_cut=is_cut)]
 
     def collate(self, examples: Sequence[Example]) -> Batch:
