@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from unfreeze.models.layers import backbone_of
 from unfreeze.models.loading import LoadedModel, ModelSource
-from unfreeze.tasks._next_tokens import NOT_A_TARGET
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.fill_mask import FillMask, only_at
 from unfreeze.types import Batch, Example, LossOutput, LossTerm
 

@@ -231,14 +231,8 @@ def tiny_audio_model(
             "initializer_range": 0.1,
         },
         "whisper": {
-            "d_model": 32,
-            "encoder_layers": 2,
+            **_WHISPER,
             "decoder_layers": 1,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 48,
-            "decoder_ffn_dim": 48,
-            "num_mel_bins": 16,
             "max_source_positions": 50,
             "classifier_proj_size": 16,
             "vocab_size": 32,
@@ -246,7 +240,6 @@ def tiny_audio_model(
             "bos_token_id": 1,
             "eos_token_id": 2,
             "decoder_start_token_id": 1,
-            "init_std": 0.1,
         },
     }
     extractors = {
@@ -258,6 +251,74 @@ def tiny_audio_model(
     with seeded(seed, "tiny audio model"), quiet():
         transformers.AutoModelForAudioClassification.from_config(config).save_pretrained(path)
         extractors[architecture]().save_pretrained(path)
+    return path
+
+
+_WHISPER: dict[str, Any] = {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "num_mel_bins": 16,
+    "init_std": 0.1,
+}
+
+
+def tiny_dictation_model(
+    folder: str | Path, *, seconds: int = 2, languages: Sequence[str] = (), seed: int = 0, **changes: Any
+) -> Path:
+    """Write a random Whisper that writes letter by letter, with tokenizer and feature extractor (16 kHz).
+
+    Args:
+        folder: Is made; a model that is there is replaced.
+        seconds: That it hears.
+        languages: That it can be told, as ``en``; none: it knows one.
+        seed: Of the weights.
+        **changes: Of the configuration.
+
+    Returns:
+        The folder.
+    """
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    signs = [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        *(f"<|{language}|>" for language in languages),
+        "<|translate|>",
+        "<|transcribe|>",
+        "<|notimestamps|>",
+    ]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    known = {token: number for number, token in enumerate([*letters, *signs])}
+    tokenizer = transformers.WhisperTokenizer(vocab=known, merges=[], additional_special_tokens=signs[1:])
+    end = known[signs[0]]
+    sizes = {
+        **_WHISPER,
+        "decoder_layers": 2,
+        "max_source_positions": 50 * seconds,
+        "max_target_positions": 64,
+        "vocab_size": len(known),
+        "decoder_start_token_id": known[signs[1]],
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), end),
+    }
+    path = Path(folder)
+    config = transformers.WhisperConfig(**{**sizes, **changes})
+    with seeded(seed, "tiny dictation model"), quiet():
+        model = transformers.WhisperForConditionalGeneration(config)
+        settings: Any = model.generation_config
+        settings.no_timestamps_token_id = known["<|notimestamps|>"]
+        settings.is_multilingual = bool(languages)
+        settings._from_model_config = False  # or what a configuration does not have is forgotten
+        if languages:
+            settings.lang_to_id = {f"<|{language}|>": known[f"<|{language}|>"] for language in languages}
+            settings.task_to_id = {task: known[f"<|{task}|>"] for task in ("translate", "transcribe")}
+        model.save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=seconds).save_pretrained(path)
     return path
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from unfreeze import cli
 from unfreeze.models import loading
-from unfreeze.testing import tiny_audio_model, tiny_image_model, tiny_model, tiny_writing_model
+from unfreeze.testing import tiny_audio_model, tiny_dictation_model, tiny_image_model, tiny_model, tiny_writing_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 QUICK = ["--set", "train.epochs=1", "--set", "baselines=false", "--schedule", "head"]
@@ -71,6 +71,7 @@ _HUB = {
     "bert-base-uncased": _texts_model,
     "microsoft/resnet-50": tiny_image_model,
     "facebook/wav2vec2-base-960h": tiny_audio_model,
+    "openai/whisper-small": partial(tiny_dictation_model, seconds=1, languages=("en", "de")),
     "google-t5/t5-small": tiny_writing_model,
     "openai-community/gpt2": partial(tiny_model, architecture="gpt2"),
     "nvidia/segformer-b0-finetuned-ade-512-512": partial(tiny_image_model, architecture="segformer"),

@@ -19,8 +19,9 @@ from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
 from unfreeze.preparation import prepare
 from unfreeze.recipe import Recipe
-from unfreeze.tasks.automatic_speech_recognition import AutomaticSpeechRecognition, frames_of, new_alphabet
-from unfreeze.testing import check_task, tiny_audio_model
+from unfreeze.tasks._ctc import Letters, frames_of, new_alphabet
+from unfreeze.tasks.automatic_speech_recognition import AutomaticSpeechRecognition
+from unfreeze.testing import check_task, tiny_audio_model, tiny_image_model
 
 RATE = 8000
 PITCHES = {"a": 300, "b": 900, "c": 1800, " ": 0}
@@ -79,7 +80,7 @@ def test_the_loss_is_that_of_transformers(prepared: Any) -> None:
     network, batch = built(prepared), prepared.task.collate(prepared.train_examples[:6])
     with torch.no_grad():
         term = prepared.task.loss(network, batch).terms["loss"]
-        letters = [list(s.letters) for s in batch.targets.said]
+        letters = [list(s.ids) for s in batch.targets.said]
         width = max(map(len, letters))
         labels = torch.tensor([row + [-100] * (width - len(row)) for row in letters])
         wanted = network(**batch.inputs, labels=labels).loss
@@ -130,11 +131,12 @@ class TestAlphabet:
 
     def test_double_letters_are_heard_and_unknown_ones_are_nothing(self, prepared: Any) -> None:
         logits = torch.nn.functional.one_hot(torch.tensor([[3, 3, 0, 3, 2, 4, 0, 0, 1]]), 6).float()
-        assert prepared.task._heard(logits) == ["aa b"]
+        assert prepared.task.heard(logits) == ["aa b"]
 
     def test_one_of_capitals_serves_small_letters(self, prepared: Any) -> None:
-        assert prepared.task._knows(new_alphabet(("A", "B", "C")), ("a", "b"))
-        assert not prepared.task._knows(new_alphabet(("A", "B")), ("a", "ä"))
+        extractor = prepared.task.processor.extractor
+        assert Letters(extractor, new_alphabet(("A", "B", "C"))).knows(("a", "b"))
+        assert not Letters(extractor, new_alphabet(("A", "B"))).knows(("a", "ä"))
 
     @pytest.mark.parametrize(
         ("spelling", "wanted"), [("plain", "it's 3 o'clock ok"), ("as written", "It’s 3 o'clock: OK!")]
@@ -148,7 +150,7 @@ class TestAlphabet:
         row = prepared.train.row(0)
         changed = type(row)(0, {**row.values, "transcription": "abz"}, row.place, row.files)
         [example] = prepared.task.encode(changed, train=True)
-        assert example.target.letters[-1] == prepared.task.processor.tokenizer.unk_token_id
+        assert example.target.ids[-1] == prepared.task.processor.tokenizer.unk_token_id
         assert example.target.text == "abz"
 
 
@@ -169,7 +171,7 @@ class TestLengths:
         network = built(prepared)
         with torch.no_grad():
             logits = prepared.task.predict(network, prepared.task.collate(prepared.train_examples[:1]))
-        assert logits.shape[1] == prepared.task.targets.frames
+        assert logits.shape[1] == prepared.task.targets.longest
         samples = round(prepared.task.used_seconds * 16000)
         assert frames_of(prepared.config, samples) == logits.shape[1]
 
@@ -231,10 +233,10 @@ class TestRefusals:
             prepare(Recipe.build({"model": str(model), "task": "automatic-speech-recognition"}), rows)
         assert caught.value.where == "data:2"
 
-    def test_a_model_that_writes_instead(self, spoken: Path, tmp_path: Path) -> None:
-        whisper = tiny_audio_model(tmp_path / "whisper", "whisper")
+    def test_a_model_that_hears_nothing(self, spoken: Path, tmp_path: Path) -> None:
+        seeing = tiny_image_model(tmp_path / "vit")
         with pytest.raises(ModelError, match="no form for CTC"):
-            prepare(Recipe.build({"data.source": str(spoken), "model": str(whisper)}))
+            prepare(Recipe.build({"data.source": str(spoken), "model": str(seeing)}))
 
     @pytest.mark.parametrize("options", [{"seconds": 0}, {"spelling": "loud"}, {"augmentation": "often"}])
     def test_options_that_mean_nothing(self, options: dict[str, Any]) -> None:

@@ -111,6 +111,15 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
         "has listened to 960 hours of read English",
     ),
     CatalogEntry(
+        "openai/whisper-small",
+        ("automatic-speech-recognition",),
+        241.7,
+        967,
+        "multilingual",
+        "Apache-2.0",
+        "writes what it hears, with capitals and punctuation, in about a hundred languages",
+    ),
+    CatalogEntry(
         "google/vit-base-patch16-224",
         _IMAGE,
         86.6,

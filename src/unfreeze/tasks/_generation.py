@@ -21,7 +21,7 @@ from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.metrics import PairedState, TextState, TokenState
 from unfreeze.metrics.texts import are_same
 from unfreeze.tasks import _next_tokens, _text
-from unfreeze.tasks._next_tokens import NOT_A_TARGET
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -246,19 +246,12 @@ class WritingTask(Task):
         inputs = _text.pad(examples, self.processor)
         inputs.pop("token_type_ids", None)
         rows = np.asarray([e.row for e in examples], dtype=np.int64)
-        start, filler = self.targets.start_token, int(self.processor.pad_token_id or 0)
-        wanted = [e.target for e in examples if e.target is not None]
-        longest = max((len(w.tokens) for w in wanted), default=1)
-        given = torch.full((len(examples), longest), filler, dtype=torch.int64)
-        given[:, 0] = start
-        targets = None
-        if len(wanted) == len(examples):
-            tokens = torch.full((len(examples), longest), NOT_A_TARGET, dtype=torch.int64)
-            for i, one in enumerate(wanted):
-                tokens[i, : len(one.tokens)] = torch.tensor(one.tokens)
-                given[i, 1 : len(one.tokens)] = tokens[i, : len(one.tokens) - 1]
-            targets = _Targets(tokens, [one.texts for one in wanted])
-        count = float(sum(len(w.tokens) for w in wanted))
+        wanted = [e.target.tokens if e.target is not None else () for e in examples]
+        filler = int(self.processor.pad_token_id or 0)
+        given, tokens = _text.teacher_forced(wanted, (self.targets.start_token,), filler)
+        is_known = all(e.target is not None for e in examples)
+        targets = _Targets(tokens, [e.target.texts for e in examples]) if is_known else None
+        count = float(sum(map(len, wanted)))
         inputs["decoder_input_ids"] = given
         return Batch(inputs, targets, rows, {"written tokens": count}, int(inputs["input_ids"].numel() + given.numel()))
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.metrics import TokenState
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from unfreeze.data.table import Table
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
-
-NOT_A_TARGET = -100
 
 
 def add(state: TokenState, logits: torch.Tensor, gold: torch.Tensor) -> None:

@@ -19,6 +19,7 @@ from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks import _text
 from unfreeze.tasks._tags import TagSpace, checked_list
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, Prediction, Row
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
 
-NOT_A_TARGET = -100
 TOKEN_NAMES = ("tokens", "words", "token", "word", "text", "sentence")
 TAG_NAMES = ("ner_tags", "tags", "slots", "ner", "labels", "label", "entities", "pos_tags", "pos")
 INTENT_NAMES = ("intent", "intents")

@@ -16,6 +16,8 @@ from unfreeze.types import Example, Row
 if TYPE_CHECKING:
     from unfreeze.data.table import Table
 
+# Where a loss asks for nothing.
+NOT_A_TARGET = -100
 # Which length of the training rows is told where nothing is cut.
 SHOWN_QUANTILE = 0.995
 SHOWN_TOKENS = 24
@@ -132,6 +134,30 @@ def pad(examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
             types[is_real] = np.concatenate(none)
         padded["token_type_ids"] = torch.from_numpy(types)
     return padded
+
+
+def teacher_forced(
+    wanted: Sequence[Sequence[int]], prompt: Sequence[int], filler: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a decoder is given so that it says each next token of what is wanted, and those next tokens.
+
+    Args:
+        wanted: Tokens of each row, that of the end included.
+        prompt: That every row begins with; it is given, and not asked for.
+        filler: Token where a row has ended.
+
+    Returns:
+        Both (batch, length) int64; `NOT_A_TARGET` in the second where nothing is asked for.
+    """
+    begun = len(prompt) - 1
+    length = begun + max(1, *(len(tokens) for tokens in wanted)) if wanted else begun + 1
+    given = torch.full((len(wanted), length), filler, dtype=torch.int64)
+    asked = torch.full((len(wanted), length), NOT_A_TARGET, dtype=torch.int64)
+    given[:, : begun + 1] = torch.tensor(list(prompt))
+    for i, tokens in enumerate(wanted):
+        asked[i, begun : begun + len(tokens)] = torch.tensor(list(tokens), dtype=torch.int64)
+        given[i, begun + 1 : begun + len(tokens)] = torch.tensor(list(tokens[:-1]), dtype=torch.int64)
+    return given, asked
 
 
 def generation_config(model: Any, **settings: Any) -> Any:

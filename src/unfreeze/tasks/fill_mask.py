@@ -15,7 +15,8 @@ from unfreeze.errors import RecipeError, TaskError
 from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
 from unfreeze.tasks import _text
-from unfreeze.tasks._next_tokens import NOT_A_TARGET, NextTokenMetric, PlainTexts
+from unfreeze.tasks._next_tokens import NextTokenMetric, PlainTexts
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:

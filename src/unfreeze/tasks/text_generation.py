@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from unfreeze.errors import ModelError, TaskError
 from unfreeze.tasks import _text
-from unfreeze.tasks._next_tokens import NOT_A_TARGET, NextTokenMetric, PlainTexts
+from unfreeze.tasks._next_tokens import NextTokenMetric, PlainTexts
+from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
