@@ -11,7 +11,7 @@ Every choice comes with a sentence that says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -238,26 +238,76 @@ def guess_file_roles(
         for name in names:
             check_named(table, role, name)
     _check_distinct(named, named_label)
-    known = file_columns(table, kind)
     reasons: dict[str, str] = {}
+    read = file_column(table, kind, named, reasons)
+    profiles = {name: _profile(table, name) for name in table.columns if name not in file_columns(table, kind)}
+    return _with_label(table, profiles, (read,), named_label, group, needs_label, reasons)
+
+
+def file_column(
+    table: Table, kind: str, named: Sequence[str], reasons: dict[str, str], *, without: Collection[str | None] = ()
+) -> str:
+    """The column of files that is read.
+
+    Args:
+        table: The rows.
+        kind: ``image`` or ``audio``.
+        named: What the user named: nothing, or one column.
+        reasons: Gets why it is this one.
+        without: Columns that hold such files, too, and something else in them.
+
+    Raises:
+        DataError: E-DATA-COLUMN.
+    """
+    where = table.place(0) if len(table) else None
+    known = file_columns(table, kind)
     if len(named) > 1:
         what = f"one column of {FILE_NOUNS[kind]} is read, {len(named)} were named"
         raise DataError("DATA-COLUMN", what, remedy=f"--set data.{kind}={named[0]}")
-    if named and named[0] not in known:
-        what = f"column {named[0]!r} holds neither names of {FILE_NOUNS[kind]} nor their bytes"
-        raise DataError("DATA-COLUMN", what, where=table.place(0), remedy=READ_FILES[kind])
-    if not named:
-        best = [name for name in known if _key(name) in FILE_NAMES[kind]] or known
-        if len(best) != 1:
-            what = f"{_listed(best)} each hold {FILE_NOUNS[kind]}" if best else f"no column holds {FILE_NOUNS[kind]}"
-            remedy = " or ".join(f"--set data.{kind}={name}" for name in best) or READ_FILES[kind]
-            raise DataError("DATA-COLUMN", what, where=table.place(0) if len(table) else None, remedy=remedy)
-        named = (best[0],)
-        reasons[kind] = f"{best[0]!r} holds {FILE_NOUNS[kind]}"
-    else:
+    if named:
+        if named[0] not in known:
+            what = f"column {named[0]!r} holds neither names of {FILE_NOUNS[kind]} nor their bytes"
+            raise DataError("DATA-COLUMN", what, where=where, remedy=READ_FILES[kind])
         reasons[kind] = f"{_listed(named)}: named by you"
-    profiles = {name: _profile(table, name) for name in table.columns if name not in known}
-    return _with_label(table, profiles, named, named_label, group, needs_label, reasons)
+        return named[0]
+    free = [name for name in known if name not in without]
+    best = [name for name in free if _key(name) in FILE_NAMES[kind]] or free
+    if len(best) != 1:
+        what = f"{_listed(best)} each hold {FILE_NOUNS[kind]}" if best else f"no column holds {FILE_NOUNS[kind]}"
+        remedy = " or ".join(f"--set data.{kind}={name}" for name in best) or READ_FILES[kind]
+        raise DataError("DATA-COLUMN", what, where=where, remedy=remedy)
+    reasons[kind] = f"{best[0]!r} holds {FILE_NOUNS[kind]}"
+    return best[0]
+
+
+def named_of_files(
+    table: Table,
+    kind: str,
+    holds: str,
+    *,
+    column: str | Sequence[str] | None,
+    label: str | Sequence[str] | None,
+    group: str | None,
+) -> tuple[tuple[str, ...], str | None]:
+    """What the user named of rows that have a file and one thing that belongs to it: the file's column, and the other.
+
+    Args:
+        table: The rows.
+        kind: ``image`` or ``audio``.
+        holds: What the label's column holds, in the plural.
+        column, label, group: Names the user gave.
+
+    Raises:
+        DataError: E-DATA-COLUMN, a column is not there, or several are named where one is read.
+    """
+    named, labels = _as_names(column), _as_names(label)
+    if len(labels) > 1:
+        what = f"one column holds the {holds}, {len(labels)} were named"
+        raise DataError("DATA-COLUMN", what, remedy=f"--set data.label={labels[0]}")
+    for role, names in ((kind, named), ("label", labels), ("group", _as_names(group))):
+        for name in names:
+            check_named(table, role, name)
+    return named, labels[0] if labels else None
 
 
 FILE_NOUNS = {"image": "pictures", "audio": "recordings"}

@@ -62,14 +62,47 @@ class FileSource:
         return self.data or b"" if self.path is None else contents.read(self.path, self.place, self.digest)
 
 
+@dataclass
 class ReadsFiles(Task):
     """What tasks share that read one column of pictures or recordings.
 
     Class attributes:
         noun: What one of them is, in a word.
+
+    Options:
+        augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded, which
+            see them as they are; ``always``: in those too, which are then not recorded; ``none``.
     """
 
     noun: ClassVar[str]
+
+    augmentation: Literal["auto", "always", "none"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augmentation not in ("auto", "always", "none"):
+            what = f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}"
+            raise TaskError("TASK", what, where="options.augmentation")
+
+    @abstractmethod
+    def variation(self) -> str:
+        """How training rows are varied, as the plan says it."""
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        why = {
+            "auto": f"{self.variation()}, in phases that go through the whole model; not in recorded ones",
+            "always": f"{self.variation()}, in every phase: none is recorded",
+            "none": "training rows stay as they are",
+        }
+        return [("options.augmentation", self.augmentation, why[self.augmentation])]
+
+    @property
+    def augments(self) -> bool:  # type: ignore[override]
+        return self.augmentation != "none"
+
+    @property
+    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
+        return self.augmentation == "always"
 
     @classmethod
     def recognises(cls, table: Table) -> str | None:
@@ -157,24 +190,11 @@ class FileClassification(ReadsFiles, ClassificationTask):
     Class attributes:
         auto_class: Name of the class of transformers whose models have such a head.
 
-    Options (see `unfreeze.tasks._classification` for the others):
-        augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded, which
-            see them as they are; ``always``: in those too, which are then not recorded; ``none``.
+    Options: see `ReadsFiles` and `unfreeze.tasks._classification`.
     """
 
     auto_class: ClassVar[str]
     compares_with: ClassVar[tuple[str, ...]] = ("majority", "frozen features")
-
-    augmentation: Literal["auto", "always", "none"] = "auto"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.augmentation not in ("auto", "always", "none"):
-            raise TaskError(
-                "TASK",
-                f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}",
-                where="options.augmentation",
-            )
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         column, label, group = (getattr(asked, self.input_role), asked.label, asked.group) if asked else (None,) * 3
@@ -207,26 +227,6 @@ class FileClassification(ReadsFiles, ClassificationTask):
 
         wanted = classifier_config(self.adapted(config), **self._head())
         return getattr(transformers, self.auto_class).from_config(wanted, dtype=torch.float32)
-
-    @abstractmethod
-    def variation(self) -> str:
-        """How training rows are varied, as the plan says it."""
-
-    def planned(self) -> list[tuple[str, Any, str]]:
-        why = {
-            "auto": f"{self.variation()}, in phases that go through the whole model; not in recorded ones",
-            "always": f"{self.variation()}, in every phase: none is recorded",
-            "none": "training rows are seen as they are",
-        }
-        return [("options.augmentation", self.augmentation, why[self.augmentation])]
-
-    @property
-    def augments(self) -> bool:  # type: ignore[override]
-        return self.augmentation != "none"
-
-    @property
-    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
-        return self.augmentation == "always"
 
 
 def recorded_as(source: FileSource, settings: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, point_out_group, transcript_column
+from unfreeze.data.columns import Roles, file_column, file_columns, named_of_files, point_out_group, transcript_column
 from unfreeze.data.quality import places_shown
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
@@ -48,8 +48,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
             30 s, always.
         language: Of the recordings, as ``en``, for a Whisper of many languages.
         spelling: ``plain``: transcripts in lower case, without punctuation but for apostrophes; ``as written``.
-        augmentation: ``auto``: training rows are varied at random (loudness, SpecAugment's masks), but in phases whose
-            frozen part is recorded; ``always``: in those too, which are then not recorded; ``none``.
+        augmentation: See `ReadsFiles`; recordings are varied by loudness and SpecAugment's masks.
 
     Loss: negative log-probability of a transcript, over the letters, or tokens, of all transcripts.
     """
@@ -61,15 +60,13 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
     seconds: float | None = None
     language: str | None = None
     spelling: Literal["plain", "as written"] = "plain"
-    augmentation: Literal["auto", "always", "none"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _audio.check_seconds(self.seconds)
-        for name, known in (("spelling", ("plain", "as written")), ("augmentation", ("auto", "always", "none"))):
-            if getattr(self, name) not in known:
-                what = f"{name} is {' or '.join(map(repr, known))}, not {getattr(self, name)!r}"
-                raise TaskError("TASK", what, where=f"options.{name}")
+        if self.spelling not in ("plain", "as written"):
+            what = f"spelling is 'plain' or 'as written', not {self.spelling!r}"
+            raise TaskError("TASK", what, where="options.spelling")
         if self.language is not None and not isinstance(self.language, str):
             what = f"language is a code such as 'en', not {self.language!r}"
             raise TaskError("TASK", what, where="options.language", remedy="--set options.language=en")
@@ -83,22 +80,9 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         sound, label, group = (asked.audio, asked.label, asked.group) if asked else (None,) * 3
-        if isinstance(label, list):
-            what = f"one column holds the transcripts, {len(label)} were named"
-            raise DataError("DATA-COLUMN", what, remedy=f"--set data.label={label[0]}")
+        named, label = named_of_files(table, "audio", "transcripts", column=sound, label=label, group=group)
         known, reasons = file_columns(table, "audio"), dict[str, str]()
-        for role, name in (("audio", sound), ("label", label), ("group", group)):
-            if name is not None:
-                check_named(table, role, name)
-        if sound is None:
-            best = [name for name in known if name.casefold() in FILE_NAMES["audio"]] or known
-            if len(best) != 1:
-                what = f"{len(best)} columns could be the recordings" if best else "no column holds recordings"
-                raise DataError("DATA-COLUMN", what, remedy="--set data.audio=COLUMN")
-            sound, reasons["audio"] = best[0], f"{best[0]!r} holds the recordings"
-        elif sound not in known:
-            what = f"column {sound!r} holds neither names of recordings nor their bytes"
-            raise DataError("DATA-COLUMN", what, remedy="--set data.audio=COLUMN")
+        sound = file_column(table, "audio", named, reasons)
         if label is None and needs_label:
             by_name = {name.casefold(): name for name in table.columns if name != sound}
             label = next((by_name[name] for name in TRANSCRIPTS if name in by_name), None)
@@ -197,29 +181,12 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
     def tokens_written(self) -> int:
         return int(self.targets.longest) if self.generates else 0
 
+    def variation(self) -> str:
+        return f"up to {_audio.LARGEST_GAIN_DB:g} dB louder or softer, SpecAugment's masks"
+
     def planned(self) -> list[tuple[str, Any, str]]:
-        loudness = f"up to {_audio.LARGEST_GAIN_DB:g} dB louder or softer, SpecAugment's masks"
-        why = {
-            "auto": f"{loudness}, in phases that go through the whole model; not in recorded ones",
-            "always": f"{loudness}, in every phase: none is recorded",
-            "none": "training rows are heard as they are",
-        }
-        return [
-            (
-                "options.spelling",
-                self.spelling,
-                f"{len(self.targets.letters)} letters: {''.join(self.targets.letters)}",
-            ),
-            ("options.augmentation", self.augmentation, why[self.augmentation]),
-        ]
-
-    @property
-    def augments(self) -> bool:  # type: ignore[override]
-        return self.augmentation != "none"
-
-    @property
-    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
-        return self.augmentation == "always"
+        letters = f"{len(self.targets.letters)} letters: {''.join(self.targets.letters)}"
+        return [("options.spelling", self.spelling, letters), *super().planned()]
 
     def build(self, source: ModelSource, config: Any) -> LoadedModel:
         found: LoadedModel = self.processor.build(source, config, allow_remote_code=self.allows_remote_code)

@@ -7,7 +7,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from PIL import Image
 
 from unfreeze.baselines import Baseline
 from unfreeze.data import contents, masks
-from unfreeze.data.columns import FILE_NAMES, Roles, check_named, file_columns, mask_column, point_out_group
+from unfreeze.data.columns import Roles, file_column, file_columns, mask_column, named_of_files, point_out_group
 from unfreeze.data.pictures import decode, thumbnail
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.metrics import PairedState, SegmentationState
@@ -139,8 +139,7 @@ class ImageSegmentation(ReadsFiles):
         mirror: Whether left and right may change places.
         dropout: Share of what enters the last layer that is dropped while training, where the model drops any.
             MobileNet's configuration has 0.8, for a head that nobody fine-tunes on few pictures.
-        augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded;
-            ``always``: in those too, which are then not recorded; ``none``.
+        augmentation: See `ReadsFiles`.
 
     Pictures and masks are cut and mirrored alike. Figures are of the pictures at their own size.
 
@@ -158,15 +157,11 @@ class ImageSegmentation(ReadsFiles):
     ignore: list[str | int] = field(default_factory=list)
     mirror: bool = True
     dropout: float = 0.1
-    augmentation: Literal["auto", "always", "none"] = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.mirror, bool):
             raise TaskError("TASK", f"mirror is true or false, not {self.mirror!r}", where="options.mirror")
-        if self.augmentation not in ("auto", "always", "none"):
-            what = f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}"
-            raise TaskError("TASK", what, where="options.augmentation")
         share = self.dropout
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
             what = f"dropout is a share from 0 to below 1, not {share!r}"
@@ -192,15 +187,10 @@ class ImageSegmentation(ReadsFiles):
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         picture, mask, group = (asked.image, asked.label, asked.group) if asked else (None,) * 3
-        if isinstance(mask, list):
-            what = f"one column holds the masks, {len(mask)} were named"
-            raise DataError("DATA-COLUMN", what, remedy=f"--set data.label={mask[0]}")
+        named, mask = named_of_files(table, "image", "masks", column=picture, label=mask, group=group)
         known, reasons = file_columns(table, "image"), dict[str, str]()
-        for role, name in (("image", picture), ("label", mask), ("group", group)):
-            if name is not None:
-                check_named(table, role, name)
         if mask is None and needs_label:
-            mask = mask_column(table) or next((c for c in known if c != picture and len(known) == 2), None)
+            mask = mask_column(table) or next((c for c in known if c not in named and len(known) == 2), None)
             if mask is None:
                 what = "no column holds a mask for each picture"
                 remedy = (
@@ -209,19 +199,12 @@ class ImageSegmentation(ReadsFiles):
                 )
                 raise DataError("DATA-COLUMN", what, where=table.place(0) if len(table) else None, remedy=remedy)
             reasons["label"] = f"{mask!r} holds the masks"
-        if picture is None:
-            free = [name for name in known if name not in (mask, mask_column(table))]
-            best = [name for name in free if name.casefold() in FILE_NAMES["image"]] or free
-            if len(best) != 1:
-                what = f"{len(best)} columns could be the pictures" if best else "no column holds pictures"
-                raise DataError("DATA-COLUMN", what, remedy="--set data.image=COLUMN")
-            picture, reasons["image"] = best[0], f"{best[0]!r} holds the pictures"
-        for role, name in (("image", picture), ("label", mask)):
-            if name is not None and name not in known:
-                what = f"column {name!r} holds neither names of pictures nor their bytes"
-                raise DataError("DATA-COLUMN", what, remedy=f"--set data.{role}=COLUMN")
+        picture = file_column(table, "image", named, reasons, without=(mask, mask_column(table)))
+        if mask is not None and mask not in known:
+            what = f"column {mask!r} holds neither names of pictures nor their bytes"
+            raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
         point_out_group(table, known, group, reasons)
-        return Roles(text=(str(picture),), label=mask, group=group, reasons=reasons)
+        return Roles(text=(picture,), label=mask, group=group, reasons=reasons)
 
     def files_read(self, roles: Roles) -> tuple[str, ...]:
         return (*roles.text, str(roles.label)) if roles.label is not None else roles.text
@@ -399,26 +382,13 @@ class ImageSegmentation(ReadsFiles):
         target = mask.digest if mask is not None else None
         return [Example({"content": content}, target, row.index, self.max_length, origin=scene)]
 
-    def planned(self) -> list[tuple[str, Any, str]]:
+    def variation(self) -> str:
         least = _image.least_crop(self.targets.rows)
-        varied = f"cut at random to {least:.0%} or more{' and mirrored' if self.mirror else ''}, masks alike"
-        why = {
-            "auto": f"{varied}, in phases that go through the whole model; not in recorded ones",
-            "always": f"{varied}, in every phase: none is recorded",
-            "none": "training rows are seen as they are",
-        }
-        return [
-            ("options.augmentation", self.augmentation, why[self.augmentation]),
-            ("options.dropout", self.dropout, "of what enters the last layer, where the model drops any"),
-        ]
+        return f"cut at random to {least:.0%} or more{' and mirrored' if self.mirror else ''}, masks alike"
 
-    @property
-    def augments(self) -> bool:  # type: ignore[override]
-        return self.augmentation != "none"
-
-    @property
-    def varies_recorded_rows(self) -> bool:  # type: ignore[override]
-        return self.augmentation == "always"
+    def planned(self) -> list[tuple[str, Any, str]]:
+        why = "of what enters the last layer, where the model drops any"
+        return [*super().planned(), ("options.dropout", self.dropout, why)]
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
         scene: _Scene = example.origin
