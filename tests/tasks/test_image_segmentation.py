@@ -293,6 +293,15 @@ class TestMasks:
         with pytest.raises(RecipeError, match="no class 'car'"):
             ImageSegmentation(ignore=["car"]).learn(table, roles, None)
 
+    def test_the_same_thing_written_in_two_ways_is_refused(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 1, 0))
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 2, first=4, numbers=(0, 255, 0))
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        with pytest.raises(DataError, match="4 masks hold 0 and 1, and 2 others 0 and 255") as caught:
+            ImageSegmentation().learn(table, roles, None)
+        assert caught.value.where == "masks/004.png"
+
     @pytest.mark.parametrize("bits", [2, 4])
     def test_numbers_of_few_bits_are_not_shades(self, bits: int) -> None:
         """Pillow makes 0 to 255 of them."""

@@ -238,6 +238,7 @@ class ImageSegmentation(ReadsFiles):
             return np.bincount(masks.decode(contents.content_of(row, column) or b"", row.place).ravel(), minlength=256)
 
         found = in_threads(counted, train)
+        self._refuse_two_ways_of_writing(np.stack(found) > 0, train, roles)
         pixels = np.sum(found, axis=0)
         present = [int(n) for n in np.flatnonzero(pixels)]
         is_binary = present == [0, masks.NOT_A_CLASS] and not label_names
@@ -265,6 +266,20 @@ class ImageSegmentation(ReadsFiles):
             left_out=tuple(called[n] for n in sorted(left_out)),
             numbers_left_out=tuple(sorted(left_out)),
         )
+
+    def _refuse_two_ways_of_writing(self, holds: np.ndarray, train: Table, roles: Roles) -> None:
+        """Thing and ground as 1 and 0 in some masks, as 255 and 0 in others: the latter would be no class.
+
+        Args:
+            holds: Whether a mask has a number, (masks, 256).
+        """
+        if not (holds[:, 1].any() and not holds[:, 2 : masks.NOT_A_CLASS].any()):
+            return
+        one, other = holds[:, 1], holds[:, masks.NOT_A_CLASS]
+        if other.any() and not (one & other).any():
+            place = _place_of_mask(train.row(int(np.flatnonzero(other)[0])), str(roles.label))
+            what = f"{int(one.sum()):,} masks hold 0 and 1, and {int(other.sum()):,} others 0 and 255"
+            raise DataError("DATA-MASK", what, where=place, remedy="write the same thing as the same number in all")
 
     def _left_out(self, called: dict[int, str], is_binary: bool) -> set[int]:
         """Numbers that are no classes: 255, names that say so, and what the recipe names."""
