@@ -20,6 +20,7 @@ from unfreeze.errors import DataError, ModelError, RequestError, TaskError
 from unfreeze.preparation import prepare
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
+from unfreeze.tasks import _image
 from unfreeze.tasks.image_classification import ImageClassification
 from unfreeze.testing import ImageArchitecture, check_task, tiny_image_model, tiny_model
 
@@ -77,6 +78,22 @@ def test_class_folders_are_recognised_and_learned(
     card = (run.model_folder / "README.md").read_text(encoding="utf-8")
     assert "image-classification" in card
     assert str(shop) not in card
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_recorded_phases_read_no_picture(
+    shop: Path, models: dict[str, Path], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    decode = _image.decode
+    monkeypatch.setattr(_image, "decode", lambda data, place: read.append(place) or decode(data, place))
+
+    def pictures_read(epochs: int) -> int:
+        read.clear()
+        trained(shop, models[name], tmp_path / str(epochs), f"train.epochs={epochs}", "baselines=false")
+        return len(read)
+
+    assert pictures_read(1) == pictures_read(6), "more epochs read no more pictures"
 
 
 def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:

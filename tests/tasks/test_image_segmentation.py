@@ -29,6 +29,7 @@ from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.metrics import PairedState, SegmentationState
 from unfreeze.metrics.segmentation import confusion
+from unfreeze.tasks import _image
 from unfreeze.tasks.image_segmentation import ImageSegmentation, _overlay
 from unfreeze.testing import check_task, tiny_image_model
 
@@ -120,6 +121,22 @@ def test_trained_it_finds_the_boxes_and_transformers_agrees(
     again = run.evaluate(street)
     assert again["eval_mean_iou"] == pytest.approx(run.metrics["test_mean_iou"])
     assert AutoModelForSemanticSegmentation.from_pretrained(run.model_folder).config.id2label == {0: "ground", 1: "box"}
+
+
+def test_recorded_phases_read_masks_alone(
+    street: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    decode = _image.decode
+    monkeypatch.setattr(_image, "decode", lambda data, place: read.append(place) or decode(data, place))
+
+    def pictures_read(epochs: int) -> int:
+        read.clear()
+        settings = (f"train.epochs={epochs}", "baselines=false")
+        trained(street, models["mobilenet"], tmp_path / str(epochs), *settings, schedule="head")
+        return len(read)
+
+    assert pictures_read(1) == pictures_read(5)
 
 
 def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(

@@ -137,7 +137,7 @@ def _check(
     with torch.no_grad():
         full = _of_real_tokens(task.predict(model, batch), batch.inputs)
     recorded = _recorded_alone(task, model, boundary, examples)
-    shown = task.collate([shortened(e, boundary) for e in examples]).to(device)
+    shown = task.collate([shortened(task, e, boundary) for e in examples]).to(device)
     replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
 
     def replayed(values: torch.Tensor) -> torch.Tensor:
@@ -334,13 +334,15 @@ def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarra
     return hidden
 
 
-def shortened(example: Example, boundary: Boundary) -> Example:
+def shortened(task: Task, example: Example, boundary: Boundary) -> Example:
     """The example with one token, the one that is read or any other: the model then pools a row of length 1.
 
-    What is not text stays as it is, as does text that the model looks at above the boundary too.
+    Of what is not text the content is left out. What the model looks at above the boundary, too, stays as it is.
     """
-    if boundary.reads == "all" or boundary.keeps_inputs or "input_ids" not in example.inputs:
+    if boundary.reads == "all" or boundary.keeps_inputs:
         return example
+    if "input_ids" not in example.inputs:
+        return task.without_content(example)
     place = example.length - 1 if boundary.reads == "last" else 0
     inputs = {k: v[place : place + 1] for k, v in example.inputs.items()}
     return replace(example, inputs=inputs, length=1, origin=None)

@@ -59,7 +59,7 @@ class RecordedRows(Rows):
     def __init__(self, rows: Rows, checked: Checked, store: Store, replay: Replay) -> None:
         self.task, self.lengths = rows.task, rows.lengths
         self.boundary, self.store, self.replay = checked.boundary, store, replay
-        self.examples = _Shortened(rows.examples, checked.boundary)
+        self.examples = _Shortened(rows.task, rows.examples, checked.boundary)
         self._position = _Positions(rows.examples)
 
     def batch(self, examples: Sequence[Example]) -> Batch:
@@ -89,8 +89,8 @@ class RecordedRows(Rows):
 class _Shortened(Sequence[Example]):
     """Examples as `shortened` makes them, made when they are asked for."""
 
-    def __init__(self, examples: Sequence[Example], boundary: Boundary) -> None:
-        self._examples, self._boundary = examples, boundary
+    def __init__(self, task: Task, examples: Sequence[Example], boundary: Boundary) -> None:
+        self._task, self._examples, self._boundary = task, examples, boundary
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -101,8 +101,8 @@ class _Shortened(Sequence[Example]):
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
-            return [shortened(e, self._boundary) for e in self._examples[index]]
-        return shortened(self._examples[index], self._boundary)
+            return [shortened(self._task, e, self._boundary) for e in self._examples[index]]
+        return shortened(self._task, self._examples[index], self._boundary)
 
 
 class _Positions:

@@ -98,12 +98,18 @@ class HearsFiles(ReadsFiles):
 
 
 def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) -> dict[str, torch.Tensor]:
-    """``input_values`` (batch, samples) or ``input_features`` (batch, ...), all of one length.
+    """``input_values`` (batch, samples) or ``input_features`` (batch, ...), all of one length; silence if not read.
 
     No attention mask goes with them: recordings of all lengths are brought to the same one, so that what a model
     answers does not depend on the others in the batch (some, such as wav2vec2-base, would let padding through).
     """
     rate = int(processor.sampling_rate)
+    if all(example.origin is None for example in examples):
+        silence = processor(
+            [np.zeros(round(seconds * rate), dtype=np.float32)], sampling_rate=rate, return_tensors="pt"
+        )
+        heard = {name: silence[name] for name in ("input_values", "input_features") if name in silence}
+        return {name: tensor.expand(len(examples), *tensor.shape[1:]) for name, tensor in heard.items()}
     samples = in_threads(lambda example: example.origin.samples(rate, seconds), examples)
     made = processor(samples, sampling_rate=rate, return_tensors="pt")
     inputs = {name: tensor for name, tensor in made.items() if name in ("input_values", "input_features")}

@@ -10,7 +10,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -177,6 +177,9 @@ class ReadsFiles(Task):
 
     def beginning(self, example: Example, tokens: int) -> Example:
         return example
+
+    def without_content(self, example: Example) -> Example:
+        return replace(example, origin=None)
 
     def shown(self, row: Row) -> str:
         value = row.values[self.column]

@@ -66,9 +66,17 @@ def example_of(row: Row, file: FileSource, processor: Any, target: Any) -> Examp
 
 
 def pixel_values(examples: Sequence[Example], processor: Any) -> dict[str, torch.Tensor]:
-    """Model inputs, ``pixel_values`` (batch, channels, height, width) among them."""
+    """Model inputs, ``pixel_values`` (batch, channels, height, width) among them; black for what is not read."""
+    if all(example.origin is None for example in examples):
+        return unread(len(examples), processor)
     pictures = in_threads(lambda example: _as_processed(example.origin.pixels(), processor), examples)
     return dict(processor(images=pictures, return_tensors="pt").items())
+
+
+def unread(rows: int, processor: Any) -> dict[str, torch.Tensor]:
+    """Inputs of the right shapes for so many pictures."""
+    black = processor(images=[Image.new("RGB", (8, 8))], return_tensors="pt")
+    return {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in black.items()}
 
 
 def check_processor(processor: Any, name: str) -> None:

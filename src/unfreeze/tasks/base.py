@@ -340,6 +340,13 @@ class Task(ABC):
             example, inputs=inputs, length=min(tokens, example.length), is_cut=False, origin=None
         )
 
+    def without_content(self, example: Example) -> Example:
+        """The example as phases on recorded inputs see it, where the model reads nothing of it.
+
+        A task whose content takes time to read (pictures, sound) leaves it unread; shapes and targets stay.
+        """
+        return example
+
     @abstractmethod
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pad to the longest and stack; `Batch.weights` gets the normalisers of the loss."""

@@ -96,10 +96,14 @@ class MaskSpace:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Where an example's pixels come from, and those of its mask; None where there is none."""
+    """Where an example's pixels come from, and those of its mask; None where there is none.
+
+    Of one that is not read (see `Task.without_content`) the picture has the size of its mask.
+    """
 
     picture: _image.Picture
     mask: FileSource | None
+    is_read: bool = True
 
 
 @dataclass
@@ -405,6 +409,9 @@ class ImageSegmentation(ReadsFiles):
         why = "of what enters the last layer, where the model drops any"
         return [*super().planned(), ("options.dropout", self.dropout, why)]
 
+    def without_content(self, example: Example) -> Example:
+        return replace(example, origin=replace(example.origin, is_read=False))
+
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
         scene: _Scene = example.origin
         drawn = _image.varied(replace(example, origin=scene.picture), self.targets.rows, generator, mirror=self.mirror)
@@ -412,9 +419,6 @@ class ImageSegmentation(ReadsFiles):
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         scenes = [example.origin for example in examples]
-        pictures = in_threads(lambda scene: scene.picture.pixels(), scenes)
-        inputs = dict(self.processor(images=pictures, return_tensors="pt").items())
-        sizes = [(picture.size[1], picture.size[0]) for picture in pictures]
         classes, whole, weight = None, None, 0.0
         if all(scene.mask is not None for scene in scenes):
             whole = in_threads(self._mask_of, scenes)
@@ -422,6 +426,13 @@ class ImageSegmentation(ReadsFiles):
             small = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in whole]
             classes = torch.from_numpy(np.stack(small))
             weight = float((classes != masks.NOT_A_CLASS).sum())
+        if whole is not None and not any(scene.is_read for scene in scenes):
+            inputs = _image.unread(len(scenes), self.processor)
+            sizes = [(mask.shape[0], mask.shape[1]) for mask in whole]
+        else:
+            pictures = in_threads(lambda scene: scene.picture.pixels(), scenes)
+            inputs = dict(self.processor(images=pictures, return_tensors="pt").items())
+            sizes = [(picture.size[1], picture.size[0]) for picture in pictures]
         rows = np.asarray([e.row for e in examples], dtype=np.int64)
         targets = _Targets(classes, whole, sizes)
         return Batch(inputs, targets, rows, {"pixels": weight}, sum(e.length for e in examples))
