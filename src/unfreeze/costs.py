@@ -244,7 +244,8 @@ def _train_seconds(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
     forward = sum(rates.of(rates.forward, *p) for p in parts) / len(batches)
     backward = sum(rates.of(rates.backward, *p) for p in parts) / len(batches)
     once = _evaluation_seconds(plan, [e.length for e in prepared.validation_examples], rates)
-    seconds = _recording_seconds(plan, forward * len(batches) + once)
+    views = max(phase.views for phase in plan.phases)
+    seconds = _recording_seconds(plan, views * forward * len(batches) + once)
     for phase in plan.phases:
         computed = _share_from(plan, phase.boundary)
         step = (

@@ -19,6 +19,7 @@ import torch
 
 from unfreeze.activations.boundary import numbers_entering
 from unfreeze.activations.decision import RowFacts, decide
+from unfreeze.activations.rows import Rows, Views
 from unfreeze.activations.store import default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
@@ -134,6 +135,7 @@ class PlannedPhase:
         recorded_bytes: Disk that the recorded tensors of this boundary take.
         is_recorded: Whether an earlier run has recorded them, by the name of its model; the engine looks closer.
         varies_rows: Whether training rows are varied at random (`Task.augment`); never where they are recorded.
+        views: Variants of each row that are taken in turn (`Task.view`), where they are recorded.
     """
 
     name: str
@@ -151,6 +153,7 @@ class PlannedPhase:
     recorded_bytes: int = 0
     is_recorded: bool = False
     varies_rows: bool = False
+    views: int = 1
 
 
 @dataclass
@@ -444,20 +447,23 @@ class _Decisions:
             held_out_rows=len(self.prepared.validation_examples),
             width=int(getattr(self.prepared.config, "hidden_size", BASE_WIDTH)),
             are_drawn_anew=task.augments and task.varies_recorded_rows,
+            views=task.recorded_views,
             numbers_at=numbers_at_groups(self.prepared) if task.modality != "text" else None,
             budget_bytes=settings.cache.budget_bytes,
             recorded=self._recorded_before(settings),
         )
         sizes = {g.name: g.parameters for g in self.groups.describe()}
         decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
+        seen = f", each row in {task.recorded_views} variants" if task.recorded_views > 1 else ", as they are"
         return [
             replace(
                 p,
                 boundary=d.boundary,
-                source_reason=d.reason + (", as they are" if d.boundary is not None and task.augments else ""),
+                source_reason=d.reason + (seen if d.boundary is not None and task.augments else ""),
                 recorded_bytes=d.stored_bytes,
                 is_recorded=d.is_there,
                 varies_rows=task.augments and d.boundary is None,
+                views=task.recorded_views if d.boundary is not None else 1,
             )
             for p, d in zip(phases, decisions, strict=True)
         ]
@@ -466,7 +472,9 @@ class _Decisions:
         if not settings.cache.reuse:
             return frozenset()
         name, folder = getattr(self.prepared.config, "_name_or_path", ""), Path(settings.cache.folder)
-        splits = [s for s in (self.prepared.train_examples, self.prepared.validation_examples) if s]
+        train = Rows(self.prepared.task, self.prepared.train_examples)
+        viewed = Views(train, self.prepared.task.recorded_views)
+        splits = [s for s in (viewed, self.prepared.validation_examples) if s]
         found = [recorded_groups(folder, name, s, settings.micro_batch_tokens) for s in splits]
         return frozenset.intersection(*found)
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import unfreeze
+from unfreeze.activations.rows import Rows, Views
 from unfreeze.api import TrainedRun
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError, ModelError, RequestError, TaskError
@@ -23,6 +24,7 @@ from unfreeze.recipe import Recipe
 from unfreeze.tasks import _image
 from unfreeze.tasks.image_classification import ImageClassification
 from unfreeze.testing import ImageArchitecture, check_task, tiny_image_model, tiny_model
+from unfreeze.training.sources import Sources
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 PER_CLASS = 20
@@ -93,7 +95,63 @@ def test_recorded_phases_read_no_picture(
         trained(shop, models[name], tmp_path / str(epochs), f"train.epochs={epochs}", "baselines=false")
         return len(read)
 
-    assert pictures_read(1) == pictures_read(6), "more epochs read no more pictures"
+    assert pictures_read(3) == pictures_read(8), "more epochs read no more pictures"
+
+
+class TestViews:
+    def test_each_epoch_takes_the_next_variant(
+        self, shop: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is trained does not depend on whether the variants could be recorded."""
+        asked = ("train.epochs=5", "options.views=3", "baselines=false")
+        run = trained(shop, models["vit"], tmp_path / "recorded", *asked)
+        [recorded] = run.events("recorded")
+        [phase] = run.plan["phases"]
+        assert (phase["views"], phase["varies_rows"]) == (3, False)
+        assert "each row in 3 variants" in phase["source_reason"]
+        assert recorded.values["bytes"] == pytest.approx(phase["recorded_bytes"], rel=0.05), "disk as the plan said"
+        monkeypatch.setattr(Sources, "_recorded", lambda *_, **__: (_ for _ in ()).throw(OSError("the disk is full")))
+        other = trained(shop, models["vit"], tmp_path / "refused", *asked)
+        assert not list(other.events("recorded"))
+        losses = [[e.values["loss"] for e in r.events("step")] for r in (run, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+        plain = trained(shop, models["vit"], tmp_path / "plain", "train.epochs=5", "baselines=false")
+        before = [e.values["loss"] for e in plain.events("step")]
+        per_epoch = len(before) // 5
+        first = pytest.approx(losses[0][:per_epoch], rel=1e-4)
+        assert before[:per_epoch] == first, "the first variant is the row as it is"
+        assert abs(before[per_epoch] - losses[0][per_epoch]) > 1e-3
+
+    def test_variants_are_the_same_in_every_run(self, shop: Path, models: dict[str, Path]) -> None:
+        case = prepare(Recipe.build({"data.source": str(shop), "model": str(models["vit"]), "options.views": 3}))
+        rows = Rows(case.task, case.train_examples)
+        views, n = Views(rows, 3), len(case.train_examples)
+        assert len(views) == 3 * n
+        assert views[0] is case.train_examples[0]
+        assert views[n + 1].origin == case.task.view(case.train_examples[1], 1).origin
+        assert views[n + 1].origin != views[2 * n + 1].origin
+        contents = {bytes(e.inputs["content"]) for e in (views[1], views[n + 1], views[2 * n + 1])}
+        assert len(contents) == 3, "what is recorded depends on the variant"
+        assert str(shop) not in repr(views[1].origin)
+        with pytest.raises(IndexError):
+            views[3 * n]
+
+    def test_a_second_run_takes_what_was_recorded(self, shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+        trained(shop, models["vit"], tmp_path, "options.views=2", "baselines=false")
+        (tmp_path / "run").rename(tmp_path / "first")
+        again = trained(shop, models["vit"], tmp_path, "options.views=2", "baselines=false", "train.learning_rate=0.01")
+        assert again.plan["phases"][0]["is_recorded"]
+        told = " ".join(str(e.values.get("text")) for e in again.events("notice"))
+        assert "recording" not in told
+
+    @pytest.mark.parametrize(
+        "options",
+        [{"views": 0}, {"views": True}, {"views": 100}, {"views": 2, "augmentation": "none"},
+         {"views": 2, "augmentation": "always"}],
+    )  # fmt: skip
+    def test_options_that_mean_nothing(self, options: dict[str, Any]) -> None:
+        with pytest.raises(TaskError, match="views"):
+            ImageClassification(**options)
 
 
 def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:

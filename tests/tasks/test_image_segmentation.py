@@ -136,7 +136,7 @@ def test_recorded_phases_read_masks_alone(
         trained(street, models["mobilenet"], tmp_path / str(epochs), *settings, schedule="head")
         return len(read)
 
-    assert pictures_read(1) == pictures_read(5)
+    assert pictures_read(3) == pictures_read(6)
 
 
 def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(

@@ -37,6 +37,7 @@ class RowFacts:
         numbers_at: Numbers a row has at the input of each group, where that is not `width` for each token.
         recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
             a run does must not depend on what happens to lie on the disk.
+        views: Variants of each training row that are recorded.
     """
 
     train_tokens: int
@@ -48,6 +49,7 @@ class RowFacts:
     budget_bytes: int
     numbers_at: Mapping[str, int] | None = None
     recorded: frozenset[str] = frozenset()
+    views: int = 1
 
 
 class Decision(NamedTuple):
@@ -142,20 +144,20 @@ def _candidate(
     width = facts.width
     if facts.numbers_at is not None:
         positions, width = (facts.train_rows, facts.held_out_rows), facts.numbers_at.get(boundary, facts.width)
-    numbers = positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
+    numbers = facts.views * positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
         index,
         boundary,
         2 * below / FLOPS_PER_SECOND,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
         # 8 bytes a row say where it starts.
-        numbers * width + 8 * (facts.train_rows + facts.held_out_rows),
+        numbers * width + 8 * (facts.views * facts.train_rows + facts.held_out_rows),
     )
 
 
 def _best(candidates: Sequence[_Candidate], facts: RowFacts) -> tuple[_Candidate, ...]:
     """The set of phases whose recording saves most, within the budget."""
-    tokens = facts.train_tokens + facts.held_out_tokens
+    tokens = facts.views * facts.train_tokens + facts.held_out_tokens
     best: tuple[float, tuple[_Candidate, ...]] = (0.0, ())
     for size in range(1, len(candidates) + 1):
         for chosen in combinations(candidates, size):

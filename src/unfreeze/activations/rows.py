@@ -34,7 +34,12 @@ class Rows:
         self.task, self.examples = task, examples
         self.lengths = np.asarray([e.length for e in examples], dtype=np.int64)
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def example(self, position: int, view: int = 0) -> Example:
+        """One row, or a variant of it; see `Task.view`."""
+        return self.task.view(self.examples[position], view)
+
+    def batch(self, examples: Sequence[Example], view: int = 0) -> Batch:
+        """Of examples of one view."""
         return self.task.collate(examples)
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
@@ -52,7 +57,7 @@ class RecordedRows(Rows):
     Args:
         rows: The same rows as they are.
         checked: The boundary.
-        store: One entry for each example.
+        store: One entry for each example; of several views one view after the other.
         replay: Of the model that is trained; shared by the training and the validation rows of a phase.
     """
 
@@ -60,11 +65,15 @@ class RecordedRows(Rows):
         self.task, self.lengths = rows.task, rows.lengths
         self.boundary, self.store, self.replay = checked.boundary, store, replay
         self.examples = _Shortened(rows.task, rows.examples, checked.boundary)
+        self._rows = rows
         self._position = _Positions(rows.examples)
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def example(self, position: int, view: int = 0) -> Example:
+        return shortened(self.task, self._rows.example(position, view), self.boundary)
+
+    def batch(self, examples: Sequence[Example], view: int = 0) -> Batch:
         batch = self.task.collate(examples)
-        positions = self._position.of(examples)
+        positions = self._position.of(examples) + view * len(self.lengths)
         if self.boundary.reads == "all":
             recorded = self.store.padded(positions, batch.inputs["input_ids"].shape[1])
         elif self.boundary.reads == "row":
@@ -81,6 +90,28 @@ class RecordedRows(Rows):
     def open(self) -> Iterator[Any]:
         with self.replay.installed():
             yield
+
+
+class Views(Sequence[Example]):
+    """All rows as they are, then all of them in their first variant, and so on; made when they are asked for."""
+
+    def __init__(self, rows: Rows, views: int) -> None:
+        self._rows, self._views = rows, views
+
+    def __len__(self) -> int:
+        return self._views * len(self._rows.examples)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        view, position = divmod(index, len(self._rows.examples))
+        return self._rows.example(position, view)
 
 
 # Memory of a phase must not grow with the rows beyond the rows themselves: both are made without objects of their own.

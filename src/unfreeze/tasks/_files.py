@@ -10,7 +10,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 from unfreeze.data import contents
 from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.errors import DataError, TaskError
+from unfreeze.randomness import generator
 from unfreeze.tasks._classification import ClassificationTask
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example, Row
@@ -35,6 +36,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 # Items that wait for a thread at a time: rows may hold their pictures.
 _BLOCK = 256
+MOST_VIEWS = 64
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class FileSource:
         place: For messages.
     """
 
-    path: Path | None
-    data: bytes | None
+    path: Path | None = field(repr=False)
+    data: bytes | None = field(repr=False)
     digest: bytes
-    place: str
+    place: str = field(repr=False)
 
     def read(self) -> bytes:
         """The content.
@@ -72,25 +74,36 @@ class ReadsFiles(Task):
     Options:
         augmentation: ``auto``: training rows are varied at random, but in phases whose frozen part is recorded, which
             see them as they are; ``always``: in those too, which are then not recorded; ``none``.
+        views: Variants of each training row that recorded phases take in turn, an epoch each; the first is the row as
+            it is. Each takes a pass and disk of its own.
     """
 
     noun: ClassVar[str]
 
     augmentation: Literal["auto", "always", "none"] = "auto"
+    views: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augmentation not in ("auto", "always", "none"):
             what = f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}"
             raise TaskError("TASK", what, where="options.augmentation")
+        if isinstance(self.views, bool) or not isinstance(self.views, int) or not 1 <= self.views <= MOST_VIEWS:
+            what = f"views is a whole number from 1 to {MOST_VIEWS}, not {self.views!r}"
+            raise TaskError("TASK", what, where="options.views")
+        if self.views > 1 and self.augmentation != "auto":
+            why = "in which rows are not varied" if self.augmentation == "none" else "in which nothing is recorded"
+            what = f"views are of recorded rows, and options.augmentation is '{self.augmentation}', {why}"
+            raise TaskError("TASK", what, where="options.views", remedy="leave one of the two away")
 
     @abstractmethod
     def variation(self) -> str:
         """How training rows are varied, as the plan says it."""
 
     def planned(self) -> list[tuple[str, Any, str]]:
+        recorded = "not in recorded ones" if self.views == 1 else f"{self.views} variants in recorded ones"
         why = {
-            "auto": f"{self.variation()}, in phases that go through the whole model; not in recorded ones",
+            "auto": f"{self.variation()}, in phases that go through the whole model; {recorded}",
             "always": f"{self.variation()}, in every phase: none is recorded",
             "none": "training rows stay as they are",
         }
@@ -177,6 +190,18 @@ class ReadsFiles(Task):
 
     def beginning(self, example: Example, tokens: int) -> Example:
         return example
+
+    @property
+    def recorded_views(self) -> int:
+        return self.views
+
+    def view(self, example: Example, number: int) -> Example:
+        if not number:
+            return example
+        drawn = self.augment(example, generator(0, "view", number, example.row, example.part))
+        # What is recorded depends on how the row was varied, too.
+        content = np.frombuffer(contents.content_digest(repr(drawn.origin).encode()), dtype=np.uint8)
+        return replace(drawn, inputs={**drawn.inputs, "content": content})
 
     def without_content(self, example: Example) -> Example:
         return replace(example, origin=None)

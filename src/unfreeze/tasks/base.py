@@ -340,6 +340,16 @@ class Task(ABC):
             example, inputs=inputs, length=min(tokens, example.length), is_cut=False, origin=None
         )
 
+    @property
+    def recorded_views(self) -> int:
+        """Variants of each training row that phases on recorded inputs take in turn, an epoch each; see `view`."""
+        return 1
+
+    def view(self, example: Example, number: int) -> Example:
+        """A variant of a training row; number 0 is the row as it is. The same in every run."""
+        assert number == 0, f"{self.name} has one view of a row"
+        return example
+
     def without_content(self, example: Example) -> Example:
         """The example as phases on recorded inputs see it, where the model reads nothing of it.
 

@@ -406,16 +406,23 @@ class Engine:
 
     def _micro_batches(self) -> list[Batch]:
         epoch, chosen = self._chosen_rows()
-        examples = [self._varied(int(i), epoch) for i in chosen]
+        view = epoch % self._views
+        examples = [self._varied(int(i), epoch, view) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
         parts = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)
-        return [self.source.train.batch([examples[i] for i in part]) for part in parts]
+        return [self.source.train.batch([examples[i] for i in part], view) for part in parts]
 
-    def _varied(self, position: int, epoch: int) -> Example:
-        example = self.source.train.examples[position]
+    def _varied(self, position: int, epoch: int, view: int) -> Example:
+        example = self.source.train.example(position, view)
         if not self.task.augments or not self._varies_rows:
             return example
         return self.task.augment(example, generator(self.settings.seed, "augment", epoch, example.row, example.part))
+
+    @property
+    def _views(self) -> int:
+        """Variants that are taken in turn, as planned: the same where a recording was refused."""
+        index = self.state.phase
+        return self.phases[index].views if index < len(self.phases) else 1
 
     @property
     def _varies_rows(self) -> bool:
@@ -467,7 +474,7 @@ class Engine:
         return False
 
     def _forward_and_backward(self, chosen: np.ndarray) -> None:
-        examples = [self._varied(int(i), 0) for i in chosen]
+        examples = [self._varied(int(i), 0, 0) for i in chosen]
         lengths = np.asarray([e.length for e in examples])
         part = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)[0]
         batch = self.task.collate([examples[i] for i in part])

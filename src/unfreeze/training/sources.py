@@ -19,7 +19,7 @@ import torch
 from unfreeze.activations.boundary import Boundary
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
-from unfreeze.activations.rows import RecordedRows, Rows
+from unfreeze.activations.rows import RecordedRows, Rows, Views
 from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of
 from unfreeze.errors import ResourceError
 from unfreeze.machine import is_out_of_memory
@@ -72,6 +72,8 @@ class Sources:
         self.task, self.model, self.groups = task, model, groups
         self.phases, self.settings = list(phases), settings
         self.rows = Source(train, validation, FROM_ROWS)
+        # What is recorded of the training rows.
+        self.viewed = Rows(task, Views(train, task.recorded_views)) if task.recorded_views > 1 else train
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
         self._refused: set[str] = set()
@@ -138,7 +140,7 @@ class Sources:
         if not checked:
             return
         try:
-            stores = [self._recorded(checked, self.rows.train)]
+            stores = [self._recorded(checked, self.viewed)]
             if self.rows.validation is not None:
                 stores.append(self._recorded(checked, self.rows.validation, is_measured=True))
         except (Refused, ResourceError, OSError) as error:
@@ -197,7 +199,7 @@ class Sources:
         for place in (replace(boundary, keeps_inputs=k) for k in sorted(kept)):
             for dtype in DTYPES:
                 checked = Checked(place, dtype, 0.0)
-                key = key_of(self._facts(checked, self.rows.train.examples, below))
+                key = key_of(self._facts(checked, self.viewed.examples, below))
                 known = about(Path(self.settings.cache.folder) / key)
                 if known.get("above") == above and isinstance(known.get("error"), float):
                     return replace(checked, error=known["error"])
