@@ -83,6 +83,29 @@ class Place:
         gc.collect()
         gc.freeze()
 
+    @classmethod
+    def of_files(cls, folder: Path, make: Callable[[Path], Path], model: Path, **settings: Any) -> Place:
+        """Files in ``data``, made by `make`, and a recipe for them; nothing is read in this process.
+
+        Reading files starts threads, and what is forked must not have any.
+        """
+        data = make(folder / "data")
+        recipe = {
+            "data.source": str(data),
+            "data.validation": 0.25,
+            "model": str(model),
+            "schedule": PHASES,
+            "train.batch_size": 4,
+            "train.threads": 1,
+            "train.evaluations_per_epoch": 1,
+            "baselines": False,
+            **settings,
+        }
+        (folder / "recipe.yaml").write_text(json.dumps(nested(recipe)), encoding="utf-8")
+        place = object.__new__(cls)
+        place.folder = folder
+        return place
+
     def at(self, folder: Path) -> Place:
         """The same rows and model, with runs in a folder that has the recipe."""
         copied = object.__new__(Place)
@@ -128,6 +151,18 @@ class Place:
         text = re.sub(r"\.staging-[0-9a-f]{8}-", "", text)
         text = re.sub(r"[0-9a-f]{32}", "KEY", text).replace(f"{name}-cache", "cache").removeprefix(f"{name}/")
         return re.sub(r"\d+", "N", text)
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """``{"a.b": 1}`` as ``{"a": {"b": 1}}``."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *outer, last = key.split(".")
+        place = found
+        for name in outer:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return found
 
 
 @contextlib.contextmanager

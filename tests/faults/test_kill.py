@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import harness
 import numpy as np
+import planted
 import pytest
 from harness import Place, Point, in_child
 from power import Power
 
 from unfreeze import durable
 from unfreeze.run import Run
+from unfreeze.testing import tiny_audio_model, tiny_dictation_model, tiny_image_model
 
 IS_LONG = os.environ.get("UNFREEZE_FAULTS") == "all"
 RANDOM_RUNS = 250 if IS_LONG else 6
@@ -143,6 +146,47 @@ def test_a_power_cut_at_any_kind_of_write_is_resumed_to_the_bit(
         shutil.rmtree(backups)
 
     harness.try_all(points if IS_LONG else harness.one_of_each(points)[::5], trial, tmp_path)
+
+
+FILES = {
+    "pictures": (planted.pictures, tiny_image_model, {"options.views": 2}),
+    "masks": (planted.street, partial(tiny_image_model, architecture="segformer"), {}),
+    "recordings": (planted.calls, tiny_audio_model, {}),
+    "speech": (planted.speech, partial(tiny_dictation_model, seconds=1), {}),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_run_on_files_is_resumed_to_the_bit(kind: str, tmp_path: Path) -> None:
+    """KR-01 of every modality: killed at the first writes of training, in the middle, and near the end."""
+    make, model, settings = FILES[kind]
+    spans = ["last(1)", "last(2)", "all"] if kind == "speech" else ["head", "last(1)", "all"]  # Whisper brings its head
+    phases = [{"span": span, "epochs": f"{steps} steps"} for span, steps in zip(spans, (10, 5, 3), strict=True)]
+    place = Place.of_files(tmp_path, make, model(tmp_path / "model"), schedule=phases, **settings)
+    counted = tmp_path / "counted"
+
+    def count() -> None:
+        seen: list[str] = []
+        with durable.fault_points(lambda operation, path: seen.append(operation)):
+            place.train("unbroken")
+        counted.write_text(str(len(seen)))
+
+    log = tmp_path / "unbroken.log"
+    assert in_child(count, log) == 0, log.read_text(encoding="utf-8")
+    unbroken = harness.trace(tmp_path / "unbroken")
+    assert unbroken["state"] == "done"
+    recorded = [e.values["boundary"] for e in Run(tmp_path / "unbroken").events("recorded")]
+    assert bool(recorded) == (kind != "masks"), "Segformer's head reads all levels, and is not recorded"
+    for share in (0.3, 0.55, 0.8):
+        number = int(share * int(counted.read_text()))
+
+        def work(number: int = number) -> None:
+            with durable.fault_points(harness.killed_at(number)):
+                place.train("killed")
+
+        log = tmp_path / "killed.log"
+        assert in_child(work, log) == -9, log.read_text(encoding="utf-8")
+        finish(place, "killed", unbroken)
 
 
 def _went_on_without(folder: Path) -> bool:
