@@ -432,7 +432,9 @@ class _Decisions:
         for number, phase in enumerate(schedule.phases, start=1):
             steps = phase.epochs.steps(per_epoch) if phase.epochs else max(1, round(left * phase.share / shares))
             phases.append(self._phase(phase, number, steps, per_epoch, base_rate, layer_decay))
-        return self._with_sources(phases, settings)
+        found = self._with_sources(phases, settings)
+        self._refuse_variation_without_effect(found)
+        return found
 
     def _with_sources(self, phases: list[PlannedPhase], settings: Settings) -> list[PlannedPhase]:
         """Where each phase's inputs come from; see `recording.decide`."""
@@ -467,6 +469,17 @@ class _Decisions:
             )
             for p, d in zip(phases, decisions, strict=True)
         ]
+
+    def _refuse_variation_without_effect(self, phases: Sequence[PlannedPhase]) -> None:
+        """Raises RecipeError where options of the task would change nothing in these phases."""
+        task = self.prepared.task
+        if task.mixes and not any(p.varies_rows for p in phases):
+            what = "rows are mixed where they are varied, and in every phase they are recorded as they are"
+            remedy = "--set options.augmentation=always, or another schedule, or leave it away"
+            raise RecipeError("RECIPE-CONFLICT", what, where="options.mix", remedy=remedy)
+        if task.recorded_views > 1 and not any(p.boundary for p in phases):
+            what = f"variants are of recorded rows, and no phase is recorded: {phases[0].source_reason}"
+            raise RecipeError("RECIPE-CONFLICT", what, where="options.views", remedy="leave it away")
 
     def _recorded_before(self, settings: Settings) -> frozenset[str]:
         if not settings.cache.reuse:

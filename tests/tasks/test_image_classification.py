@@ -98,6 +98,75 @@ def test_recorded_phases_read_no_picture(
     assert pictures_read(3) == pictures_read(8), "more epochs read no more pictures"
 
 
+class TestMixing:
+    @pytest.mark.parametrize("way", ["mixup", "cutmix"])
+    def test_pictures_and_targets_are_mixed_alike(self, shop: Path, models: dict[str, Path], way: str) -> None:
+        case = prepare(Recipe.build({"data.source": str(shop), "model": str(models["vit"]), "options.mix": way}))
+        first, second = case.train_examples[0], next(e for e in case.train_examples if e.target != 0)
+        draws = generator(0, "mixing")
+        mixed = [case.task.mixed(first, second, draws) for _ in range(40)]
+        shares = np.asarray([e.target.share for e in mixed])
+        assert ((shares >= 0) & (shares <= 1)).all()
+        assert len(np.unique(shares)) > 20
+        a, b = (case.task.collate([e]).inputs["pixel_values"][0] for e in (first, second))
+        batch = case.task.collate([*mixed, first])
+        for i, example in enumerate(mixed):
+            given, share = batch.inputs["pixel_values"][i], example.target.share
+            if way == "mixup":
+                assert torch.allclose(given, share * a + (1 - share) * b, atol=1e-5)
+            else:
+                of_first = (given == a).all(0)
+                assert (of_first | (given == b).all(0)).all(), "every pixel is of one of the two"
+                assert float(of_first.float().mean()) == pytest.approx(share, abs=0.1)
+            wanted = torch.zeros(3)
+            wanted[first.target] += share
+            wanted[second.target] += 1 - share
+            assert torch.allclose(batch.targets[i], wanted.float(), atol=1e-6)
+        assert batch.targets[-1].tolist() == np.eye(3)[first.target].tolist()
+
+    def test_the_loss_is_the_mixture_of_both(self, shop: Path, models: dict[str, Path]) -> None:
+        asked = {"options.mix": "mixup", "train.class_weights": {"red": 3.0}}
+        case = prepare(Recipe.build({"data.source": str(shop), "model": str(models["vit"]), **asked}))
+        torch.manual_seed(0)
+        network = case.task.build(case.source, case.config).model.eval()
+        first, second = case.train_examples[0], next(e for e in case.train_examples if e.target != 0)
+        mixed = case.task.mixed(first, second, generator(0, "mixing"))
+        batch, share = case.task.collate([mixed]), mixed.target.share
+        logits = network(**batch.inputs).logits.detach()
+        weights = torch.tensor(case.task.weights_of_classes(), dtype=torch.float32)
+        parts = [torch.nn.functional.cross_entropy(logits, torch.tensor([e.target]), weights, reduction="sum")
+                 for e in (first, second)]  # fmt: skip
+        found = case.task.loss(network, batch).terms["loss"].sum.item()
+        assert found == pytest.approx(float(share * parts[0] + (1 - share) * parts[1]), rel=1e-5)
+        of_each = share * weights[first.target] + (1 - share) * weights[second.target]
+        assert batch.weights["rows"] == pytest.approx(float(of_each), rel=1e-6)
+
+    def test_it_trains_and_the_plan_names_it(self, shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+        run = trained(
+            shop, models["resnet"], tmp_path, "options.mix=cutmix", "train.learning_rate=0.01", schedule="full"
+        )
+        [choice] = [c for c in run.plan["choices"] if c["key"] == "options.augmentation"]
+        assert "each mixed with another (cutmix)" in choice["reason"]
+        assert run.metrics["eval_accuracy"] > 0.6
+
+    def test_where_it_would_change_nothing_it_is_refused(
+        self, shop: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        with pytest.raises(RequestError, match="recorded as they are"):
+            trained(shop, models["vit"], tmp_path, "options.mix=mixup")
+        with pytest.raises(RequestError, match="no phase is recorded"):
+            trained(shop, models["vit"], tmp_path, "options.views=2", schedule="full")
+        with pytest.raises(TaskError, match="mix"):
+            ImageClassification(mix="blend")  # type: ignore[arg-type]
+        with pytest.raises(TaskError, match="augmentation is 'none'"):
+            ImageClassification(mix="mixup", augmentation="none")
+        numbers = [
+            {"image": str(shop / "red" / f"{i}.{('png', 'jpg', 'webp')[i % 3]}"), "label": 0.5 * i} for i in range(12)
+        ]
+        with pytest.raises(TaskError, match="labels are numbers"):
+            prepare(Recipe.build({"model": str(models["vit"]), "options.mix": "mixup"}), numbers)
+
+
 class TestViews:
     def test_each_epoch_takes_the_next_variant(
         self, shop: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

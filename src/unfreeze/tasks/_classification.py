@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from unfreeze.data.table import Table
 
 
+@dataclass(frozen=True)
+class MixedTarget:
+    """Targets of two rows that were mixed, and the share of the first."""
+
+    first: Any
+    second: Any
+    share: float
+
+
 @dataclass
 class ClassificationTask(Task):
     """One class, several classes or a number for a row.
@@ -185,13 +194,28 @@ class ClassificationTask(Task):
         shares = np.ones(len(examples)) if parts is None else 1 / parts
         targets, weight = None, float(shares.sum())
         if all(e.target is not None for e in examples):
-            array = np.stack([np.asarray(e.target) for e in examples])
             single = self.targets.problem_type == "single_label_classification"
-            targets = torch.from_numpy(array.astype(np.int64 if single else np.float32))
             class_weights = self.weights_of_classes() if single else None
-            if class_weights is not None:
-                weight = float((class_weights[array] * shares).sum())
+            if any(isinstance(e.target, MixedTarget) for e in examples):
+                array = np.stack([self._as_shares(e.target) for e in examples])
+                of_rows = None if class_weights is None else array @ class_weights
+            else:
+                array = np.stack([np.asarray(e.target) for e in examples])
+                array = array.astype(np.int64) if single else array
+                of_rows = None if class_weights is None else class_weights[array]
+            targets = torch.from_numpy(array if array.dtype == np.int64 else array.astype(np.float32))
+            if of_rows is not None:
+                weight = float((of_rows * shares).sum())
         return Batch(inputs, targets, rows, {"rows": weight}, size_tokens, parts=parts)
+
+    def _as_shares(self, target: Any) -> np.ndarray:
+        """How much of each class a target has, (classes,)."""
+        if isinstance(target, MixedTarget):
+            first, second = self._as_shares(target.first), self._as_shares(target.second)
+            return np.asarray(target.share * first + (1 - target.share) * second)
+        if self.targets.problem_type == "single_label_classification":
+            return np.eye(self.targets.width)[int(target)]
+        return np.asarray(target, dtype=np.float64)
 
     # the model's answers -----------------------------------------------------------------------------------------
 

@@ -59,6 +59,55 @@ class Picture:
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.is_mirrored else picture
 
 
+# Of the Beta distributions that shares are drawn from: Zhang et al. 2018, arXiv 1710.09412, section 3, as for ImageNet;
+# Yun et al. 2019, arXiv 1905.04899, section 3.1.
+MIXUP_ALPHA, CUTMIX_ALPHA = 0.2, 1.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Two pictures in one.
+
+    Attributes:
+        first, second: As they are mixed.
+        share: Of the first.
+        box: Where the second lies on the first: left, upper, right, lower edge as shares; None: they are blended.
+    """
+
+    first: Picture
+    second: Picture
+    share: float
+    box: tuple[float, float, float, float] | None = None
+
+
+def mixture(first: Picture, second: Picture, way: str, generator: np.random.Generator) -> Mixture:
+    """Drawn as mixup or CutMix do.
+
+    Args:
+        way: ``mixup`` or ``cutmix``.
+    """
+    if way == "mixup":
+        return Mixture(first, second, float(generator.beta(MIXUP_ALPHA, MIXUP_ALPHA)))
+    side = float(np.sqrt(1 - generator.beta(CUTMIX_ALPHA, CUTMIX_ALPHA)))
+    x, y = generator.uniform(size=2)
+    left, upper = max(0.0, float(x) - side / 2), max(0.0, float(y) - side / 2)
+    right, lower = min(1.0, float(x) + side / 2), min(1.0, float(y) + side / 2)
+    # What lies outside of the picture is cut off, and the share is what is left of the first.
+    return Mixture(first, second, 1 - (right - left) * (lower - upper), (left, upper, right, lower))
+
+
+def _blended(mixture: Mixture, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Of two pictures as the model gets them, (channels, height, width) each."""
+    if mixture.box is None:
+        return mixture.share * first + (1 - mixture.share) * second
+    height, width = first.shape[-2:]
+    left, upper, right, lower = mixture.box
+    found = first.clone()
+    place = np.s_[:, round(upper * height) : round(lower * height), round(left * width) : round(right * width)]
+    found[place] = second[place]
+    return found
+
+
 def example_of(row: Row, file: FileSource, processor: Any, target: Any) -> Example:
     """One example of a row's picture."""
     content = recorded_as(file, processor.to_json_string())
@@ -69,8 +118,19 @@ def pixel_values(examples: Sequence[Example], processor: Any) -> dict[str, torch
     """Model inputs, ``pixel_values`` (batch, channels, height, width) among them; black for what is not read."""
     if all(example.origin is None for example in examples):
         return unread(len(examples), processor)
-    pictures = in_threads(lambda example: _as_processed(example.origin.pixels(), processor), examples)
-    return dict(processor(images=pictures, return_tensors="pt").items())
+    mixtures = {i: e.origin for i, e in enumerate(examples) if isinstance(e.origin, Mixture)}
+    origins = [e.origin.first if isinstance(e.origin, Mixture) else e.origin for e in examples]
+    origins += [m.second for m in mixtures.values()]
+    pictures = in_threads(lambda origin: _as_processed(origin.pixels(), processor), origins)
+    inputs = dict(processor(images=pictures, return_tensors="pt").items())
+    if not mixtures:
+        return inputs
+    rows = len(examples)
+    inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+    for number, (i, found) in enumerate(mixtures.items()):
+        values = inputs["pixel_values"]
+        values[i] = _blended(found, values[i], values[rows + number])
+    return {name: tensor[:rows] for name, tensor in inputs.items()}
 
 
 def unread(rows: int, processor: Any) -> dict[str, torch.Tensor]:

@@ -333,6 +333,15 @@ class Task(ABC):
         """A random variant for training; drawn anew for every (seed, epoch, row, part)."""
         return example
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a varied training row is mixed with another, by `mixed`."""
+        return False
+
+    def mixed(self, example: Example, other: Example, generator: np.random.Generator) -> Example:
+        """A varied row mixed with another varied row, target and all; drawn anew as for `augment`."""
+        raise NotImplementedError(f"{self.name} does not say how rows are mixed")
+
     def beginning(self, example: Example, tokens: int) -> Example:
         """The first tokens of an example, for trials of the model; its target must fit what is left."""
         inputs = {name: values[:tokens] for name, values in example.inputs.items()}

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from unfreeze.data.pictures import decode, thumbnail
 from unfreeze.errors import TaskError
 from unfreeze.tasks import _image
+from unfreeze.tasks._classification import MixedTarget
 from unfreeze.tasks._files import FileClassification
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
+    from unfreeze.data.columns import Roles
     from unfreeze.data.table import Table
     from unfreeze.models.loading import ModelSource
+    from unfreeze.tasks._labels import LabelSpace
 
 
 @dataclass
@@ -25,6 +28,8 @@ class ImageClassification(FileClassification):
 
     Options (see `unfreeze.tasks._classification` and `FileClassification` for the others):
         mirror: Whether left and right may change places; not for letters or road signs.
+        mix: ``mixup`` (Zhang et al. 2018, arXiv 1710.09412) or ``cutmix`` (Yun et al. 2019, arXiv 1905.04899): where
+            rows are varied, each is mixed with another, and its target likewise. ``none``.
 
     Pictures are varied by random crops, wider ones the more rows there are (see `unfreeze.tasks._image`), and mirrored.
     Loss: see `unfreeze.tasks._classification`.
@@ -37,9 +42,15 @@ class ImageClassification(FileClassification):
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
 
     mirror: bool = True
+    mix: Literal["none", "mixup", "cutmix"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mix not in ("none", "mixup", "cutmix"):
+            raise TaskError("TASK", f"mix is 'none', 'mixup' or 'cutmix', not {self.mix!r}", where="options.mix")
+        if self.mix != "none" and self.augmentation == "none":
+            what = f"{self.mix} varies rows, and options.augmentation is 'none'"
+            raise TaskError("TASK", what, where="options.mix", remedy="leave one of the two away")
         if not isinstance(self.mirror, bool):
             raise TaskError("TASK", f"mirror is true or false, not {self.mirror!r}", where="options.mirror")
 
@@ -69,7 +80,23 @@ class ImageClassification(FileClassification):
     def variation(self) -> str:
         rows = self.targets.rows
         mirrored = " and mirrored" if self.mirror else ""
-        return f"{rows:,} rows: pictures are cut at random to {_image.least_crop(rows):.0%} or more{mirrored}"
+        mixed = f", each mixed with another ({self.mix})" if self.mixes else ""
+        return f"{rows:,} rows: pictures are cut at random to {_image.least_crop(rows):.0%} or more{mirrored}{mixed}"
+
+    def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
+        space = super().learn(train, roles, label_names)
+        if self.mixes and space.problem_type == "regression":
+            what = f"{self.mix} mixes classes, and the labels are numbers"
+            raise TaskError("TASK", what, where="options.mix", remedy="leave it away")
+        return space
+
+    @property
+    def mixes(self) -> bool:
+        return self.mix != "none"
+
+    def mixed(self, example: Example, other: Example, generator: np.random.Generator) -> Example:
+        found = _image.mixture(example.origin, other.origin, self.mix, generator)
+        return replace(example, origin=found, target=MixedTarget(example.target, other.target, found.share))
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
         return _image.varied(example, self.targets.rows, generator, mirror=self.mirror)

@@ -416,7 +416,13 @@ class Engine:
         example = self.source.train.example(position, view)
         if not self.task.augments or not self._varies_rows:
             return example
-        return self.task.augment(example, generator(self.settings.seed, "augment", epoch, example.row, example.part))
+        seed, place = self.settings.seed, (epoch, example.row, example.part)
+        varied = self.task.augment(example, generator(seed, "augment", *place))
+        if not self.task.mixes:
+            return varied
+        draws = generator(seed, "mix", *place)
+        other = self.source.train.example(int(draws.integers(len(self.source.train.examples))))
+        return self.task.mixed(varied, self.task.augment(other, draws), draws)
 
     @property
     def _views(self) -> int:
