@@ -16,7 +16,6 @@ from unfreeze import api
 from unfreeze.errors import DataError, ResourceError, TaskError
 from unfreeze.report.wording import visible
 from unfreeze.run import Run
-from unfreeze.serving.matching import rows_to_use
 from unfreeze.types import Prediction
 
 SUFFIXES = (".csv", ".jsonl")
@@ -75,6 +74,7 @@ def write(
     *,
     top_k: int = 1,
     encoding: str | None = None,
+    drop_broken: bool = False,
     console: Console | None = None,
 ) -> int:
     """Write every row of `data` with its answer; the file appears when it is complete.
@@ -88,7 +88,7 @@ def write(
         data: As for `api.predict`.
         top_k: Also the k best labels.
         encoding: Of text files that are not UTF-8.
-        console: As for `api.predict`.
+        drop_broken, console: As for `api.predict`.
 
     Returns:
         The number of rows.
@@ -98,8 +98,9 @@ def write(
         ResourceError: E-DISK; nothing is left behind.
     """
     check_target(path)
-    rows = rows_to_use(data, encoding)
-    records = (as_record(p, top_k) for p in api.predict(run, rows, console=console))
+    found = run if isinstance(run, api.TrainedRun) else api.TrainedRun(run.folder if isinstance(run, Run) else run)
+    rows = api.rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
+    records = (as_record(p, top_k) for p in found.predictor.stream(rows))
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
     staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
     try:

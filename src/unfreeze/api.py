@@ -19,6 +19,7 @@ from unfreeze import durable
 from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect, lacking_disk
 from unfreeze.data.sources import read
+from unfreeze.data.table import Table
 from unfreeze.errors import (
     Interrupted,
     ModelError,
@@ -38,7 +39,7 @@ from unfreeze.results import measure
 from unfreeze.run import Run, Status, check_is_free, free_folder
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
-from unfreeze.serving.matching import labelled_roles, rows_to_use, text_roles
+from unfreeze.serving.matching import labelled_roles, readable, rows_to_use, text_roles
 from unfreeze.serving.predictor import Predictor
 from unfreeze.training.engine import Engine
 from unfreeze.training.interruption import StopFlag, stop_on_signals
@@ -360,7 +361,13 @@ def _judge_and_report(run: TrainedRun, say: Any) -> None:
 
 
 def evaluate(
-    run: str | Path | Run, data: Any, *, encoding: str | None = None, allow_remote_code: bool = False
+    run: str | Path | Run,
+    data: Any,
+    *,
+    encoding: str | None = None,
+    drop_broken: bool = False,
+    allow_remote_code: bool = False,
+    console: Console | None = None,
 ) -> dict[str, Any]:
     """Metrics of a finished run on other labelled rows.
 
@@ -368,19 +375,22 @@ def evaluate(
         run: A run or its folder.
         data: As for `train`; where it has test rows, those are used, otherwise all its rows.
         encoding: Of text files that are not UTF-8.
+        drop_broken: Leave out rows whose files cannot be read, counted.
         allow_remote_code: Run code that came with the base model.
+        console: Told what is left out.
 
     Returns:
         Hugging Face's names: ``eval_loss``, ``eval_accuracy`` ..., with ``eval_intervals``.
 
     Raises:
-        DataError: Columns or labels that do not fit the run.
+        DataError: Columns or labels that do not fit the run; files that cannot be read.
     """
     using = _as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
     if isinstance(label := using.task.roles.label, str):
         table = using.task.completed(table, label)
     using.task.roles = labelled_roles(using.task, table)
+    table = readable(using.task, table, drop=drop_broken, say=_say(console))
     using.task.check_labels(table, "given")
     result = evaluate_rows(using.task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
@@ -391,6 +401,7 @@ def predict(
     data: Any,
     *,
     encoding: str | None = None,
+    drop_broken: bool = False,
     allow_remote_code: bool = False,
     console: Console | None = None,
 ) -> Iterator[Prediction]:
@@ -398,18 +409,28 @@ def predict(
 
     Args:
         run: A run or its folder.
-        data: As for `train`, or what `rows_to_use` gave; its test rows where there are some, otherwise all.
+        data: As for `train`; its test rows where there are some, otherwise all.
         encoding: Of text files that are not UTF-8.
+        drop_broken: Leave out rows whose files cannot be read, counted.
         allow_remote_code: Run code that came with the base model.
-        console: Told where a column of another name is read.
+        console: Told where a column of another name is read, and what is left out.
 
     Raises:
-        DataError: The text columns of the run are not there, and no other could be meant.
+        DataError: The text columns of the run are not there, and no other could be meant; files that cannot be read.
     """
-    using = _as_run(run, allow_remote_code).predictor
+    found = _as_run(run, allow_remote_code)
+    table = rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
+    yield from found.predictor.stream(table)
+
+
+def rows_to_answer(
+    run: TrainedRun, data: Any, *, encoding: str | None, drop_broken: bool, console: Console | None
+) -> Table:
+    """The rows that `predict` answers, once all of them are known to be readable."""
+    task, say = run.predictor.task, _say(console)
     table = rows_to_use(data, encoding)
-    using.task.roles = text_roles(using.task, table, _say(console))
-    yield from using.stream(table)
+    task.roles = text_roles(task, table, say)
+    return readable(task, table, drop=drop_broken, say=say)
 
 
 def report(run: str | Path | Run) -> Path:

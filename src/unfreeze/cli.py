@@ -75,6 +75,8 @@ Json = Annotated[bool, _flag("--json", "Print JSON, and nothing else, on standar
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
 Encoding = Annotated[str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")]
 
+DropBroken = Annotated[bool, _flag("--drop-broken", "Leave out rows whose files cannot be read; they are counted.")]
+
 
 @app.callback(invoke_without_command=True)
 def _root(
@@ -169,13 +171,16 @@ def evaluate(
     run: RunFolder,
     data: Annotated[str, typer.Argument(help="Labelled rows, as for train.", metavar="DATA", show_default=False)],
     encoding: Encoding = None,
+    drop_broken: DropBroken = False,
     allow_remote_code: Remote = False,
     as_json: Json = False,
 ) -> None:
     """Measure a finished run on other labelled rows."""
     from unfreeze import api
 
-    found = api.evaluate(run, data, encoding=encoding, allow_remote_code=allow_remote_code)
+    found = api.evaluate(
+        run, data, encoding=encoding, drop_broken=drop_broken, allow_remote_code=allow_remote_code, console=progress
+    )
     if as_json:
         _print_json(found)
     else:
@@ -201,6 +206,7 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", help="Show the K best labels.", min=1, metavar="K")] = 1,
     encoding: Encoding = None,
+    drop_broken: DropBroken = False,
     allow_remote_code: Remote = False,
     as_json: Annotated[bool, _flag("--json", "Print one JSON object a row.")] = False,
 ) -> None:
@@ -213,15 +219,28 @@ def predict(
     is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
+    if drop_broken and not is_path:
+        what = "--drop-broken applies to a file or a folder, and single inputs were given"
+        raise RequestError("USAGE", what, remedy="leave --drop-broken out")
     found = api.TrainedRun(run)
     found.allows_remote_code = allow_remote_code
     if output_file is not None:
         data = inputs[0] if is_path else [_columns(found, text) for text in inputs]
-        count = answers.write(Path(output_file), found, data, top_k=top_k, encoding=encoding, console=progress)
+        count = answers.write(
+            Path(output_file),
+            found,
+            data,
+            top_k=top_k,
+            encoding=encoding,
+            drop_broken=drop_broken,
+            console=progress,
+        )
         progress.print(f"{count:,} rows written to {output_file}", highlight=False, markup=False, soft_wrap=True)
         return
     for prediction in (
-        api.predict(found, inputs[0], encoding=encoding, console=progress) if is_path else found.predict(inputs)
+        api.predict(found, inputs[0], encoding=encoding, drop_broken=drop_broken, console=progress)
+        if is_path
+        else found.predict(inputs)
     ):
         if as_json:
             print(json.dumps(answers.as_record(prediction, top_k), ensure_ascii=False))

@@ -15,15 +15,7 @@ import numpy as np
 
 from unfreeze import tasks
 from unfreeze.data.columns import FILE_NOUNS, Roles
-from unfreeze.data.quality import (
-    PLACES_SHOWN,
-    DataFacts,
-    check_rows,
-    duplicate_sets,
-    facts,
-    places_shown,
-    unlabelled_rows,
-)
+from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts, unlabelled_rows, without_broken
 from unfreeze.data.sources import Splits, read
 from unfreeze.data.splits import divide
 from unfreeze.data.table import Table
@@ -290,28 +282,14 @@ def _with_readable_inputs(splits: Splits, task: Task, roles: Roles, *, drop: boo
     """Refuse files that cannot be read, all named at once; or leave them out, counted, as asked.
 
     Raises:
-        DataError: The first file's error, with the others' places.
+        DataError: See `without_broken`.
     """
     notes = []
     for name, table in splits.tables().items():
-        broken = task.unreadable(table, roles)
-        if not broken:
-            continue
-        first = next(iter(broken.values()))
-        if not drop:
-            places = [str(error.where) for error in broken.values()]
-            raise DataError(
-                first.code,
-                f"{len(broken):,} of {len(table):,} {name} rows cannot be read; the first: {first.what}",
-                where=places_shown(places),
-                remedy=f"{first.remedy}\n{_LEAVE_OUT}" if first.remedy else _LEAVE_OUT,
-            )
-        if 2 * len(broken) > len(table):
-            what = f"{len(broken):,} of {len(table):,} {name} rows cannot be read: too many to leave out"
-            raise DataError(first.code, what, where=first.where, remedy="look at the files")
-        shown = ", ".join(str(error.where) for error in list(broken.values())[:PLACES_SHOWN])
-        notes.append(f"{len(broken):,} rows of {name} that cannot be read were left out, as asked: {shown}")
-        splits = _replaced(splits, name, table.select([i for i in range(len(table)) if i not in broken]))
+        kept, note = without_broken(table, task.unreadable(table, roles), name, drop=drop, advice=_LEAVE_OUT)
+        if note:
+            notes.append(note)
+            splits = _replaced(splits, name, kept)
     return splits, notes
 
 

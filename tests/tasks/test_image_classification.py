@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import unfreeze
+from unfreeze import answers
 from unfreeze.activations.rows import Rows, Views
 from unfreeze.api import TrainedRun
 from unfreeze.data.sources import read
@@ -226,8 +229,8 @@ class TestViews:
 def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
     run = trained(shop, models["vit"], tmp_path, "train.epochs=2")
     file = shop / "red" / "0.png"
-    answers = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
-    assert len({(a.label, round(a.probability or 0, 5)) for a in answers}) == 1
+    said_of = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
+    assert len({(a.label, round(a.probability or 0, 5)) for a in said_of}) == 1
     with pytest.raises(DataError, match=r"no file '.*none\.png'"):
         run.predict([str(shop / "none.png")])
     with pytest.raises(DataError, match="not int"):
@@ -244,14 +247,12 @@ def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path
     assert [line.split(",")[0] for line in lines[1:]] == ["0.png", "1.png", "2.png"]
     said = subprocess.run([*command, str(file), str(file)], check=True, capture_output=True, text=True).stdout
     assert len(said.splitlines()) == 2
-    assert said.startswith(answers[0].label)
+    assert said.startswith(said_of[0].label)
     arguments = [*command, str(file), str(file), "--output", str(tmp_path / "two.csv")]
     subprocess.run(arguments, check=True, capture_output=True)
-    assert (tmp_path / "two.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f"{file},{answers[0].label},")
-    from unfreeze import answers as answering
-
-    answering.write(tmp_path / "three.csv", run, [{"image": Image.open(file), "note": "a"}])
-    assert (tmp_path / "three.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f",a,{answers[0].label},")
+    assert (tmp_path / "two.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f"{file},{said_of[0].label},")
+    answers.write(tmp_path / "three.csv", run, [{"image": Image.open(file), "note": "a"}])
+    assert (tmp_path / "three.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f",a,{said_of[0].label},")
 
 
 def test_a_resumed_run_is_the_unbroken_one(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
@@ -395,7 +396,7 @@ class TestRefusals:
         assert "red/0.png" in str(caught.value.where)
         assert "blue/3.png" in str(caught.value.where)
         plan = unfreeze.plan(root, model=str(models["vit"]), settings=["data.drop_broken=true"])
-        assert any("2 rows of train that cannot be read were left out" in note for note in plan.data["notes"])
+        assert any("2 train rows that cannot be read were left out" in note for note in plan.data["notes"])
         assert sum(plan.data["rows"].values()) == 58
         for path in (root / "blue").iterdir():
             path.write_bytes(b"")
@@ -403,6 +404,34 @@ class TestRefusals:
             path.write_bytes(b"")
         with pytest.raises(DataError, match="too many to leave out"):
             unfreeze.plan(root, model=str(models["vit"]), settings=["data.drop_broken=true"])
+
+    def test_one_damaged_file_stops_no_answers_where_it_may_be_left_out(
+        self, shop: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = trained(shop, models["vit"], tmp_path, "train.epochs=1", "baselines=false")
+        new = tmp_path / "new"
+        new.mkdir()
+        for i in (0, 3, 6):
+            (new / f"{i}.png").write_bytes((shop / "red" / f"{i}.png").read_bytes())
+        (new / "4.png").write_bytes(b"no picture")
+        target = tmp_path / "answers.csv"
+        with pytest.raises(DataError, match="1 of 4 given rows cannot be read") as caught:
+            answers.write(target, run, str(new))
+        assert "4.png" in str(caught.value.where)
+        assert "--drop-broken" in str(caught.value.remedy)
+        assert not target.exists()
+        said = Console(file=io.StringIO())
+        assert answers.write(target, run, str(new), drop_broken=True, console=said) == 3
+        assert len(target.read_text(encoding="utf-8").splitlines()) == 4
+        assert "1 given rows that cannot be read were left out, as asked: 4.png" in said.file.getvalue()  # type: ignore[attr-defined]
+        labelled = tmp_path / "labelled"
+        for name in COLOURS:
+            (labelled / name).mkdir(parents=True)
+            (labelled / name / "0.png").write_bytes((shop / name / "0.png").read_bytes())
+        (labelled / "red" / "1.png").write_bytes(b"")
+        with pytest.raises(DataError, match="1 of 4 given rows cannot be read"):
+            run.evaluate(labelled)
+        assert unfreeze.evaluate(run.folder, labelled, drop_broken=True)["eval_samples"] == 3
 
     def test_a_file_that_changes_while_training_runs(self, shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
         root = tmp_path / "shop"

@@ -284,6 +284,39 @@ def check_rows(
         )
 
 
+def without_broken(
+    table: Table, broken: Mapping[int, DataError], named: str, *, drop: bool, advice: str
+) -> tuple[Table, str]:
+    """Rows whose files can be read, and a sentence on the others, empty where there are none.
+
+    Args:
+        table: The rows.
+        broken: Position to what is wrong; see `Task.unreadable`.
+        named: What the rows are called, for messages: ``train``.
+        drop: Whether the others may be left out.
+        advice: What to type so that they are.
+
+    Raises:
+        DataError: The first file's error, with the others' places; or more than half would be left out.
+    """
+    if not broken:
+        return table, ""
+    first, places = next(iter(broken.values())), [str(error.where) for error in broken.values()]
+    if not drop:
+        raise DataError(
+            first.code,
+            f"{len(broken):,} of {len(table):,} {named} rows cannot be read; the first: {first.what}",
+            where=places_shown(places),
+            remedy=f"{first.remedy}\n{advice}" if first.remedy else advice,
+        )
+    if 2 * len(broken) > len(table):
+        what = f"{len(broken):,} of {len(table):,} {named} rows cannot be read: too many to leave out"
+        raise DataError(first.code, what, where=first.where, remedy="look at the files")
+    kept = table.select([i for i in range(len(table)) if i not in broken])
+    shown = ", ".join(places[:PLACES_SHOWN])
+    return kept, f"{len(broken):,} {named} rows that cannot be read were left out, as asked: {shown}"
+
+
 def unlabelled_rows(table: Table, roles: Roles, is_unlabelled: Callable[[Any], bool] = is_missing) -> NDArray[np.int64]:
     """Indices of the rows whose label (or one of several label columns) is missing: None, NaN or an empty text."""
     missing = np.zeros(len(table), dtype=bool)

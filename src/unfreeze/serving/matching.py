@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from unfreeze.data.columns import Roles
+from unfreeze.data.quality import without_broken
 from unfreeze.data.sources import read
 from unfreeze.data.table import Table
 from unfreeze.errors import DataError, did_you_mean
@@ -33,6 +34,19 @@ def rows_to_use(data: Any, encoding: str | None = None) -> Table:
         where, remedy = (_with_option(text or "") for text in (error.where, error.remedy))
         raise DataError(error.code, error.what, where=where or None, remedy=remedy or None) from None
     return splits.test if splits.test is not None else splits.train
+
+
+def readable(task: Task, table: Table, *, drop: bool, say: Callable[[str], None]) -> Table:
+    """The rows whose files can be read; the task's roles are those of the table.
+
+    Raises:
+        DataError: Some cannot, and may not be left out; see `without_broken`.
+    """
+    table = table.reading(task.files_read(task.roles))
+    kept, note = without_broken(table, task.unreadable(table, task.roles), "given", drop=drop, advice="--drop-broken")
+    if note:
+        say(note)
+    return kept
 
 
 def labelled_roles(task: Task, table: Table) -> Roles:
