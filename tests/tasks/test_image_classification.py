@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -404,6 +405,14 @@ class TestRefusals:
             path.write_bytes(b"")
         with pytest.raises(DataError, match="too many to leave out"):
             unfreeze.plan(root, model=str(models["vit"]), settings=["data.drop_broken=true"])
+
+    def test_a_processor_that_divides_by_zero(self, shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
+        model = shutil.copytree(models["vit"], tmp_path / "model")
+        settings = json.loads((model / "preprocessor_config.json").read_text(encoding="utf-8"))
+        settings |= {"do_normalize": True, "image_std": [0.5, 0.0, 0.5]}
+        (model / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        with pytest.raises(ModelError, match="divides by a standard deviation of 0"):
+            unfreeze.plan(shop, model=str(model))
 
     def test_one_damaged_file_stops_no_answers_where_it_may_be_left_out(
         self, shop: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -120,6 +120,14 @@ def test_ids_of_listed_names_are_positions() -> None:
         target(space, "3")
 
 
+@pytest.mark.parametrize("id_", [3, -1, 7.0, "12"])
+def test_ids_beyond_the_listed_names_are_refused_with_their_row(id_: Any) -> None:
+    with pytest.raises(DataError, match="is no position in the 3 names") as caught:
+        learn_labels([0, 1, id_, 2], names=["joy", "fear", "anger"], place=lambda i: f"x.csv:{i + 2}")
+    assert caught.value.where == "x.csv:4"
+    assert ("-1 stands for no label" in str(caught.value.remedy)) == (id_ == -1)
+
+
 def test_listed_names_give_the_order_and_only_those_with_rows_stay() -> None:
     space = learn_labels(["fear", "joy", "fear"], names=["joy", "anger", "fear"])
     assert (space.labels, space.counts, space.ids) == (("joy", "fear"), (1, 2), False)

@@ -148,6 +148,10 @@ def check_processor(processor: Any, name: str) -> None:
     Raises:
         ModelError: E-PROCESSOR.
     """
+    spread = np.atleast_1d(np.asarray(getattr(processor, "image_std", None) or [1.0], dtype=np.float64))
+    if getattr(processor, "do_normalize", False) and not (np.isfinite(spread) & (spread > 0)).all():
+        what = f"the image processor divides by a standard deviation of {spread.min():g}"
+        raise ModelError("PROCESSOR", what, where=name, remedy="its preprocessor_config.json needs image_std above 0")
     shapes = [(97, 61), (61, 97), (40, 40)]
     try:
         pictures = [_as_processed(Image.new("RGB", shape), processor) for shape in shapes]

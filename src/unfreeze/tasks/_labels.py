@@ -196,7 +196,7 @@ def learn_labels(
         return _learn_numbers(present, place_of, reason)
     if problem_type is None and kind == "single_label_classification" and not names:
         _refuse_numbers_with_typos(present, place_of)
-    return _learn_classes(present, kind, names, where, reason)
+    return _learn_classes(present, kind, names, where, reason, place_of)
 
 
 def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tuple[ProblemType, str]:
@@ -256,7 +256,12 @@ def _refuse_numbers_with_typos(values: Sequence[Any], place: Callable[[int], str
 
 
 def _learn_classes(
-    values: Sequence[Any], kind: ProblemType, names: Sequence[str] | None, where: str, reason: str
+    values: Sequence[Any],
+    kind: ProblemType,
+    names: Sequence[str] | None,
+    where: str,
+    reason: str,
+    place: Callable[[int], str],
 ) -> LabelSpace:
     multi = kind == "multi_label_classification"
     found: dict[str, int] = {}
@@ -270,6 +275,14 @@ def _learn_classes(
     is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
     in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
     as_ids = bool(names) and in_range and not is_named
+    if names and not as_ids and not is_named and all(_INTEGER.match(n) for n in found):
+        beyond = next(n for n in sorted(found, key=_order) if not 0 <= _whole(n) < len(names))
+        row = next(i for i, v in enumerate(values) if beyond in (parts_of(v) if multi else [canonical(v)]))
+        remedy = "correct the id, or the list of names"
+        if beyond == "-1":
+            remedy = "on the Hub -1 stands for no label: leave these rows out"
+        what = f"the label {beyond} is no position in the {len(names)} names that are listed, counted from 0"
+        raise DataError("DATA-LABEL", what, where=place(row), remedy=remedy)
     if names and as_ids:
         labels = list(names)
         counts = [sum(c for n, c in found.items() if _whole(n) == i) for i in range(len(labels))]

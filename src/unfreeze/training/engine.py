@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
@@ -116,8 +117,27 @@ class Engine:
             raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
 
     def _new_accelerator(self) -> Accelerator:
-        precision = self.settings.precision
-        return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision))
+        precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
+        state = AcceleratorState._shared_state
+        if state and state.get("_mixed_precision") != precision:
+            # Trap: Accelerate keeps the first precision of a process, and refuses the next run's. There is no public
+            # way to take it back; its own notebooks call this.
+            AcceleratorState._reset_state()
+        return Accelerator(mixed_precision=precision)
+
+    def _on_the_device(self) -> torch.nn.Module:
+        """The model as Accelerate prepares it, but for mixed precision.
+
+        Trap: that is put around the model's forward, once a phase, and stays there: the model that is written would not
+        answer as the one in memory. Loss and evaluation have an autocast of their own.
+        """
+        own = self.model.__dict__.get("forward")
+        model: torch.nn.Module = self.accelerator.prepare_model(self.model)
+        self.model.__dict__.pop("_original_forward", None)
+        self.model.__dict__.pop("forward", None)
+        if own is not None:
+            self.model.forward = own
+        return model
 
     # the run -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +192,7 @@ class Engine:
         self.accelerator = self._new_accelerator()
         built = build_optimizer(self.groups, phase, trainable, self.settings.weight_decay)
         optimizer: Any = self.accelerator.prepare(built)
-        model = self.accelerator.prepare_model(self.model)
+        model = self._on_the_device()
         restore_moments(optimizer.optimizer, self.moments)
         self.moments = {k: v for k, v in self.moments.items() if k.rpartition("/")[0] not in trainable}
         self._tell(
