@@ -7,6 +7,7 @@ kind            question
 ``without``     what does each decision of unfreeze contribute?
 ``recorded``    what does a frozen part cost that is computed once, beside the Trainer with the same layers frozen?
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
+``pictures``    what does a new head on pictures cost, reading them included, beside the Trainer with the same frozen?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
 ``curves``      how soon is a model as good that is unfrozen from the top, beside the Trainer's full fine-tuning?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
@@ -37,6 +38,7 @@ from benchmarks.material import (
     model_argument,
     model_folder,
     read,
+    read_pictures,
     right_answers,
     with_head,
 )
@@ -53,6 +55,7 @@ SYSTEMS = ("a", "b", "c", "u")
 # Spans with a frozen part: epochs, and the systems. `again` is a second run on the same rows, `pass` a bare inference
 # pass and the head.
 FROZEN = {"head": (5, ("b", "u", "again", "pass")), "last(2)": (4, ("b", "u"))}
+PICTURES, PICTURE_EPOCHS, PICTURE_RATE = ("clothing_small",), 5, 1e-3
 UNDONE = (
     "attention-dropout-off",
     "micro-batches",
@@ -110,7 +113,7 @@ class Cell:
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
-    timed = [*_timed(), *_recorded(), *_accuracy(), *_curves(), *_evaluation(), *_flat(), *_plans()]
+    timed = [*_timed(), *_recorded(), *_pictures(), *_accuracy(), *_curves(), *_evaluation(), *_flat(), *_plans()]
     return [*timed, *_transfer(), *_defaults()]
 
 
@@ -155,6 +158,14 @@ def _recorded() -> Iterator[Cell]:
                 for system in systems:
                     options = {"rows": rows, "round": turn, "system": system, "span": span, "epochs": epochs}
                     yield Cell(f"recorded/{span}/{data}/{turn}/{system}", "recorded", data, MINILM, options)
+
+
+def _pictures() -> Iterator[Cell]:
+    for data in PICTURES:
+        for turn in ROUNDS:
+            for system in ("b", "u"):
+                options = {"rows": None, "round": turn, "system": system}
+                yield Cell(f"pictures/{data}/{turn}/{system}", "pictures", data, MOBILENET, options)
 
 
 def _accuracy() -> Iterator[Cell]:
@@ -234,6 +245,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "speed": _run_timed,
         "without": _run_timed,
         "recorded": _run_recorded,
+        "pictures": _run_pictures,
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
         "curves": _run_curves,
@@ -314,6 +326,38 @@ def _run_recorded(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         "whole_seconds": measure.process_seconds() - before,
         "memory_bytes": meter.memory_bytes,
         "computed_tokens": meter.computed_tokens,
+    }
+
+
+def _run_pictures(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    assert cell.data is not None
+    assert cell.model is not None
+    seed, everything = cell.options["round"], read_pictures(cell.data, "train")
+    rows = drawn(everything, TINY_ROWS if tiny else len(everything), seed)
+    job = Job(model_folder(cell.model), rows, 1 if tiny else PICTURE_EPOCHS, seed, rate=PICTURE_RATE)
+    test = drawn(read_pictures(cell.data, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
+    meter, files = measure.Meter(), [row.text for row in test]
+    if cell.options["system"] == "u":
+        from benchmarks import ours
+
+        run = ours.fine_tune_pictures(job, meter, folder / "run")
+        whole = measure.process_seconds()
+        answers = [p.label for p in run.predict(files)]
+    else:
+        from benchmarks import peers
+
+        answer = peers.fine_tune_pictures(job, meter, folder / "run")
+        whole = measure.process_seconds()
+        answers = answer(files)
+    right = right_answers(answers, test)
+    return {
+        "rows": len(job.rows),
+        "epochs": job.epochs,
+        "training_seconds": meter.seconds,
+        "whole_seconds": whole,
+        "memory_bytes": meter.memory_bytes,
+        "accuracy": right.count("1") / len(right),
+        "right": right,
     }
 
 

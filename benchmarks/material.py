@@ -134,6 +134,13 @@ def read(name: str, split: str) -> list[LabelledText]:
         return [LabelledText(row[column], row["label"]) for row in csv.DictReader(handle)]
 
 
+def read_pictures(name: str, split: str) -> list[LabelledText]:
+    """The files of a split's class folders as texts, and their classes."""
+    folder = data_folder(name) / split
+    classes = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [LabelledText(str(file), path.name) for path in classes for file in sorted(path.iterdir())]
+
+
 def drawn(rows: Sequence[LabelledText], count: int, seed: int) -> list[LabelledText]:
     """`count` different rows, or all where there are fewer, drawn by the seed; in the order drawn."""
     return [rows[i] for i in random.Random(seed).sample(range(len(rows)), min(count, len(rows)))]

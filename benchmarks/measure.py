@@ -41,10 +41,11 @@ class Meter:
         self.computed_tokens = 0
 
     def watch(self, model: Any) -> None:
-        """Count the tokens of every forward of a model."""
+        """Count the tokens of every forward of a model that reads texts."""
 
         def count(module: Any, arguments: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-            self.computed_tokens += int(inputs["input_ids"].numel())
+            if "input_ids" in inputs:
+                self.computed_tokens += int(inputs["input_ids"].numel())
 
         model.register_forward_pre_hook(count, with_kwargs=True)
 

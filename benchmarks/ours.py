@@ -72,6 +72,29 @@ def fine_tune(job: Job, meter: Meter, output: Path, *, span: str = "all", withou
         )
 
 
+def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Any:
+    """Train the head alone with `unfreeze.train`; the texts of the rows are files of pictures."""
+    from unfreeze.api import train
+
+    phase = {"span": "head", "epochs": f"{job.epochs} epochs", "head_learning_rate": job.rate, "warmup_fraction": 0}
+    with _metered(meter):
+        return train(
+            [{"image": row.text, "label": row.label} for row in job.rows],
+            model=job.model,
+            schedule=[phase],
+            output=output,
+            seed=job.seed,
+            settings=[
+                "data.validation=0",
+                "train.early_stopping=false",
+                f"train.batch_size={job.batch_size}",
+                "train.weight_decay=0",
+                "baselines=false",
+                f"cache.folder={output.parent / 'activations'}",
+            ],
+        )
+
+
 def follow(
     job: Job, held_out: Sequence[LabelledText], phases: Sequence[dict[str, Any]], meter: Meter, output: Path
 ) -> tuple[Any, list[tuple[float, float]]]:

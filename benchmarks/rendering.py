@@ -180,6 +180,41 @@ def _recorded(done: Records) -> list[str]:
     return lines
 
 
+def _pictures(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data in cells.PICTURES:
+        rounds = {s: _rounds(done, f"pictures/{data}/{{}}/{s}") for s in ("b", "u")}
+        if not all(rounds.values()):
+            continue
+        rows, epochs = (next(iter(rounds["u"].values()))[key] for key in ("rows", "epochs"))
+        lines += [
+            f"**{data}**, {rows:,} rows, MobileNetV2, the head alone, {epochs} epochs, batches of 16, rate "
+            f"{cells.PICTURE_RATE:g}; reading the pictures included, which the Trainer then keeps in memory",
+            "",
+            "| system | training | whole process | memory above the loaded model | test accuracy | training, times u "
+            "| whole, times u |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for system, found in rounds.items():
+            values = list(found.values())
+            lines.append(
+                _row(
+                    _RECORDED_NAMES[system],
+                    _seconds([v["training_seconds"] for v in values]),
+                    _seconds([v["whole_seconds"] for v in values]),
+                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    f"{sum(v['accuracy'] for v in values) / len(values):.4f}",
+                    _ratios(found, rounds["u"], "training_seconds"),
+                    _ratios(found, rounds["u"], "whole_seconds"),
+                )
+            )
+        both = [n for n in rounds["u"] if n in rounds["b"]]
+        right = [[rounds[s][n]["right"] for n in both] for s in ("u", "b")]
+        difference = paired_difference(right[0], right[1])
+        lines += ["", f"Accuracy, unfreeze minus the Trainer: {_points(difference)} points. {_verdict(difference)}", ""]
+    return lines
+
+
 def _without(done: Records) -> list[str]:
     lines: list[str] = []
     for data, rows in cells.SPEED_ROWS.items():
@@ -477,6 +512,7 @@ def _duration(seconds: float) -> str:
 _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("Full fine-tuning: time and memory", _speed),
     ("The frozen part, computed once", _recorded),
+    ("A head on pictures, computed once", _pictures),
     ("What each decision contributes", _without),
     ("The tutorial's padding=True inside map", _tutorial),
     ("Accuracy beside the Trainer", _accuracy),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the installed package
@@ -53,6 +54,7 @@ def test_every_question_has_its_cells() -> None:
         "speed": 2 * 3 * 4,
         "without": 2 * 3 * 7,
         "recorded": 2 * 3 * (4 + 2),
+        "pictures": 3 * 2,
         "tutorial": 2,
         "accuracy": 3 * 3 * 2,
         "curves": 2 * 3 * 2,
@@ -448,10 +450,12 @@ from pathlib import Path
 from benchmarks import cells, material, peers
 from unfreeze import api
 from unfreeze.errors import Interrupted
+from unfreeze.testing import tiny_image_model
 
 folder = Path(sys.argv[1])
 model = material.tiny_model(folder / "tiny")
-cells.model_folder = lambda name: model
+seeing = tiny_image_model(folder / "seeing", "resnet")
+cells.model_folder = lambda name: seeing if name == material.MOBILENET else model
 cells.model_argument = lambda name: str(model)
 data = material.data_folder("sst2")
 settings = ["data.train_rows=24", "train.epochs=3 steps"]
@@ -481,6 +485,8 @@ _TRIED = (
     *(f"without/imdb/1/{decision}" for decision in cells.UNDONE),
     *(f"recorded/head/sst2/1/{system}" for system in cells.FROZEN["head"][1]),
     "recorded/last(2)/sst2/1/b",
+    "pictures/clothing_small/1/b",
+    "pictures/clothing_small/1/u",
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
@@ -517,6 +523,12 @@ def _write_made_up_data(root: Path) -> None:
         made = rows(count, 30)
         columns = {"text": [t for t, _ in made], "label": ["pos" if y else "neg" for _, y in made]}
         pyarrow.parquet.write_table(pyarrow.table(columns), root / "dev" / "imdb" / f"{split}.parquet")
+    for split, count in (("train", 15), ("test", 10)):
+        for label, shade in (("dark", 40), ("light", 200)):
+            folder = root / "dev" / "clothing_small" / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (24 + i, 20), (shade + i,) * 3).save(folder / f"{i}.jpg")
 
 
 @pytest.fixture(scope="module")
@@ -610,6 +622,14 @@ def test_both_systems_answer_the_same_test_rows(measured: dict[str, dict[str, An
         assert len(found["right"]) == cells.TINY_TEST_ROWS
         assert set(found["right"]) <= set("01")
         assert found["accuracy"] == found["right"].count("1") / cells.TINY_TEST_ROWS
+
+
+def test_pictures_are_the_same_for_both_systems(measured: dict[str, dict[str, Any]]) -> None:
+    ours, theirs = (measured[f"pictures/clothing_small/1/{system}"] for system in "ub")
+    for found in (ours, theirs):
+        assert found["rows"] == cells.TINY_ROWS
+        assert len(found["right"]) == cells.TINY_TEST_ROWS
+        assert 0 < found["training_seconds"] < found["whole_seconds"]
 
 
 def test_a_forecast_stands_beside_what_happened(measured: dict[str, dict[str, Any]]) -> None:

@@ -164,6 +164,12 @@ def test_a_run_is_never_overwritten(place):
     assert f"unfreeze resume {place.run}" in said.err
 
 
+def test_texts_have_no_files_that_could_be_left_out(place, run):
+    said = unfreeze("predict", run, place.folder / "reviews.csv", "--drop-broken")
+    assert said.status == 2
+    assert "these rows are texts" in said.err
+
+
 def test_plan_shows_every_value_with_its_source_and_writes_nothing(place):
     before = sorted(place.folder.rglob("*"))
     said = unfreeze("plan", "reviews.csv", "--schedule", "last(2)", "--set", "train.epochs=2")

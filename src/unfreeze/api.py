@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -390,7 +391,7 @@ def evaluate(
     if isinstance(label := using.task.roles.label, str):
         table = using.task.completed(table, label)
     using.task.roles = labelled_roles(using.task, table)
-    table = readable(using.task, table, drop=drop_broken, say=_say(console))
+    table = readable(using.task, table, using.task.roles, drop=drop_broken, say=_say(console))
     using.task.check_labels(table, "given")
     result = evaluate_rows(using.task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
@@ -430,7 +431,8 @@ def rows_to_answer(
     task, say = run.predictor.task, _say(console)
     table = rows_to_use(data, encoding)
     task.roles = text_roles(task, table, say)
-    return readable(task, table, drop=drop_broken, say=say)
+    # What is not needed for an answer, a mask, is not looked at.
+    return readable(task, table, replace(task.roles, label=None), drop=drop_broken, say=say)
 
 
 def report(run: str | Path | Run) -> Path:

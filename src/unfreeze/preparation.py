@@ -129,11 +129,11 @@ def prepare(
     processor = task.load_processor(source)
     check_weights(source)
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
+    limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
+    task.max_length = limit
     for name, table in (("validation", splits.validation), ("test", splits.test)):
         if table is not None:
             task.check_labels(table, name)
-    limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
-    task.max_length = limit
     say(f"encoding {len(splits.train):,} rows")
     train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
     validation = splits.validation

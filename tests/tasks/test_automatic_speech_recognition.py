@@ -144,6 +144,31 @@ class TestAlphabet:
     def test_spelling(self, spelling: Any, wanted: str) -> None:
         assert AutomaticSpeechRecognition(spelling=spelling).spelled("It’s  3 o'clock: OK!") == wanted
 
+    @pytest.mark.parametrize("text", ["नमस्ते दुनिया", "مُحَمَّد", "vis-à-vis"])
+    def test_vowel_signs_are_letters(self, text: str) -> None:
+        kept = AutomaticSpeechRecognition().spelled(f"«{text}»!")
+        assert kept == text.replace("-", " ")
+
+    def test_capitals_are_letters_of_their_own_where_transcripts_are_kept_as_written(self, prepared: Any) -> None:
+        extractor = prepared.task.processor.extractor
+        assert not Letters(extractor, new_alphabet(("A", "B")), folds_case=False).knows(("a", "b"))
+
+    def test_another_alphabet_of_the_same_size_gets_a_new_head(
+        self, spoken: Path, prepared: Any, tmp_path: Path
+    ) -> None:
+        from unfreeze.models.loading import load_config, resolve
+
+        network = built(prepared)
+        network.save_pretrained(tmp_path / "before")
+        new_alphabet(("x", "y", "z")).save_pretrained(tmp_path / "before")
+        prepared.task.processor.extractor.save_pretrained(tmp_path / "before")
+        again = prepare(Recipe.build({"data.source": str(spoken), "model": str(tmp_path / "before")}))
+        assert again.task.processor.is_new
+        source = resolve(str(tmp_path / "before"))
+        loaded = again.task.build(source, load_config(source))
+        assert load_config(source).vocab_size == len(again.task.processor.tokenizer)
+        assert any("is new, for 6 letters" in note for note in loaded.notes)
+
     def test_a_letter_that_training_rows_lack_is_unknown_and_counted_as_wrong(
         self, prepared: Any, spoken: Path
     ) -> None:
@@ -155,6 +180,13 @@ class TestAlphabet:
 
 
 class TestLengths:
+    def test_a_length_between_two_tokens_holds_its_recordings(self, spoken: Path, model: Path) -> None:
+        rows = [{"audio": str(spoken / "02.flac"), "transcription": "abc"}] * 4  # 0.6 s
+        asked = {"model": str(model), "task": "automatic-speech-recognition", "options.seconds": 0.605}
+        case = prepare(Recipe.build({**asked, "data.validation": 0.0}), rows)
+        assert case.task.used_seconds == pytest.approx(0.62)
+        assert all(len(example.target.ids) == 3 for example in case.train_examples)
+
     def test_a_training_row_longer_than_named_is_refused_with_its_place(self, spoken: Path, model: Path) -> None:
         with pytest.raises(DataError, match=r"longer than 0\.5 s: their transcripts cannot be cut") as caught:
             prepare(Recipe.build({"data.source": str(spoken), "model": str(model), "options.seconds": 0.5}))

@@ -149,8 +149,8 @@ class TestMixing:
         run = trained(
             shop, models["resnet"], tmp_path, "options.mix=cutmix", "train.learning_rate=0.01", schedule="full"
         )
-        [choice] = [c for c in run.plan["choices"] if c["key"] == "options.augmentation"]
-        assert "each mixed with another (cutmix)" in choice["reason"]
+        [choice] = [c for c in run.plan["choices"] if c["key"] == "options.mix"]
+        assert choice["value"] == "cutmix"
         assert run.metrics["eval_accuracy"] > 0.6
 
     def test_where_it_would_change_nothing_it_is_refused(

@@ -318,6 +318,24 @@ class TestMasks:
         with pytest.raises(DataError, match="4 masks hold 0 and 1, and 2 others 0 and 255") as caught:
             ImageSegmentation().learn(table, roles, None)
         assert caught.value.where == "masks/004.png"
+        assert ImageSegmentation(ignore=[255]).learn(table, roles, None).numbers == (0, 1), "it is known to be none"
+
+    def test_another_split_that_writes_the_thing_otherwise(self, models: dict[str, Path], tmp_path: Path) -> None:
+        for name, thing in (("train", 1), ("val", 255)):
+            save(tmp_path / "data" / name, tmp_path / "data" / f"{name}annot", 4, numbers=(0, thing, 0))
+        with pytest.raises(DataError, match="the validation masks hold 0 and 255, those of training 0 and 1") as caught:
+            unfreeze.plan(tmp_path / "data", model=str(models["segformer"]))
+        assert "valannot" in str(caught.value.where)
+
+    def test_masks_are_not_looked_at_where_pictures_are_answered(
+        self, street: Path, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        run = trained(street, models["segformer"], tmp_path / "run", "baselines=false", "train.epochs=1")
+        save(tmp_path / "other" / "images", tmp_path / "other" / "masks", 2)
+        (tmp_path / "other" / "masks" / "000.png").write_bytes(b"damaged")
+        assert len(list(unfreeze.predict(run.folder, str(tmp_path / "other")))) == 2
+        with pytest.raises(DataError, match="1 of 2 given rows cannot be read"):
+            run.evaluate(tmp_path / "other")
 
     @pytest.mark.parametrize("bits", [2, 4])
     def test_numbers_of_few_bits_are_not_shades(self, bits: int) -> None:
@@ -335,7 +353,7 @@ class TestMasks:
         with pytest.raises(DataError, match="the mask holds the number 7") as caught:
             trained(tmp_path / "data", models["segformer"], tmp_path / "run")
         assert caught.value.where == "val/009.jpg"
-        save(tmp_path / "other" / "images", tmp_path / "other" / "masks", 2, numbers=(0, 255, 255))
+        save(tmp_path / "other" / "images", tmp_path / "other" / "masks", 2, numbers=(0, 1, 255))
         run = trained(street, models["segformer"], tmp_path / "run", "baselines=false", "train.epochs=1")
         found = run.evaluate(tmp_path / "other")
         assert found["eval_mean_iou"] is not None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import unfreeze
+from unfreeze.baselines import Baseline
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError
 from unfreeze.metrics import FrameState, PairedState
@@ -143,9 +144,9 @@ def test_a_frame_is_right_where_intent_and_slots_are() -> None:
 
 def test_two_systems_are_compared_by_whole_frames() -> None:
     paired = PairedState("frames")
-    true = [("a", ["B-x", "I-x"]), ("b", ["O", "O"]), ("b", ["O", "B-x"])]
-    ours = [("a", ["I-x", "I-x"]), ("b", ["O", "O"]), ("a", ["O", "B-x"])]  # the first names the same span
-    theirs = [("a", ["B-x", "O"]), ("b", ["O", "O"]), ("b", ["O", "O"])]
+    true = [("a", {("x", 0, 1)}), ("b", set()), ("b", {("x", 1, 1)})]
+    ours = [("a", {("x", 0, 1)}), ("b", set()), ("a", {("x", 1, 1)})]
+    theirs = [("a", {("x", 0, 0)}), ("b", set()), ("b", set())]
     paired.update(true, ours, theirs)
     assert paired.value("a") == pytest.approx(2 / 3)
     assert paired.value("b") == pytest.approx(1 / 3)
@@ -181,6 +182,55 @@ def test_rows_without_an_intent_are_left_out_where_asked(model: Path, tmp_path: 
     assert "73" in str(error.value.where)
     planned = unfreeze.plan(rows, model=str(model), **{"data.drop_unlabelled": True})
     assert sum(planned.data["rows"].values()) == 72
+
+
+def test_names_that_a_data_set_lists_are_of_the_column_of_numbers(model: Path) -> None:
+    names = ["O", "B-artist", "I-artist", "B-city"]
+    rows = [row | {"slots": [names.index(tag) for tag in row["slots"]]} for row in ROWS]
+    task, table = IntentAndSlots(), read(rows).train
+    roles = task.find_roles(table, None, needs_label=True)
+    space = task.learn(table, roles, names)
+    assert space.tags.labels == tuple(names)
+    assert space.tags.types == ("artist", "city")
+    assert space.intents.labels == ("AddToList", "GetWeather", "PlayMusic")
+    intents = ["PlayMusic", "GetWeather", "AddToList"]
+    numbered = read([row | {"intent": intents.index(row["intent"])} for row in ROWS]).train
+    assert task.learn(numbered, roles, intents).intents.labels == tuple(intents)
+
+
+def test_a_tag_that_only_test_rows_have_is_refused_before_training(model: Path) -> None:
+    odd = [ROWS[0] | {"slots": ["O", "B-song", "O", "O"]}]
+    with pytest.raises(DataError, match="B-song"):
+        unfreeze.plan(ROWS, test=odd, model=str(model))
+    with pytest.raises(DataError, match="4 words and 1 tags"):
+        unfreeze.plan(ROWS, test=[ROWS[0] | {"slots": ["O"]}], model=str(model))
+
+
+def test_tags_that_name_no_spans_are_compared_as_they_are(model: Path) -> None:
+    rows = [row | {"slots": ["IN" if tag == "O" else "NN" for tag in row["slots"]]} for row in ROWS]
+    task, table = bound(model, rows), read(rows).train
+    true = [(row["intent"], row["slots"]) for row in rows]
+    other = [(intent, ["IN"] * len(tags)) for intent, tags in true]
+    paired = task.comparison(table, true)(Baseline("b", "", other, 0.0))
+    assert paired.value("a") == 1.0
+    assert paired.value("b") == 0.0
+
+
+def test_a_row_in_windows_counts_as_one_intent(model: Path) -> None:
+    from unfreeze.models.loading import load_config, resolve
+
+    long = {"tokens": ["play"] + ["Ada"] * 60, "slots": ["O"] + ["B-artist"] * 60, "intent": "PlayMusic"}
+    task = bound(model, [*ROWS, long], max_length=24)
+    source = resolve(str(model))
+    torch.manual_seed(0)
+    net = task.build(source, load_config(source)).model.eval()
+    examples = task.encode(Row(0, long, "x:0"), train=True)
+    batch = task.collate(examples)
+    assert batch.weights["rows"] == pytest.approx(1.0)
+    with torch.inference_mode():
+        whole = task.loss(net, batch).terms["intent"].sum.item()
+        each = [task.loss(net, task.collate([e])).terms["intent"].sum.item() * e.parts for e in examples]
+    assert whole == pytest.approx(np.mean(each), rel=1e-5)
 
 
 def test_columns_that_cannot_be_told_are_asked_for(model: Path) -> None:

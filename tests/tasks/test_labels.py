@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,22 @@ def test_ids_beyond_the_listed_names_are_refused_with_their_row(id_: Any) -> Non
         learn_labels([0, 1, id_, 2], names=["joy", "fear", "anger"], place=lambda i: f"x.csv:{i + 2}")
     assert caught.value.where == "x.csv:4"
     assert ("-1 stands for no label" in str(caught.value.remedy)) == (id_ == -1)
+
+
+def test_ids_mean_what_they_meant_where_the_model_has_another_order() -> None:
+    space = learn_labels([0, 1, 1], names=["neg", "pos"]).in_order_of(["pos", "neg"])
+    assert space.labels == ("pos", "neg")
+    assert space.counts == (2, 1)
+    assert [space.labels[target(space, v)] for v in (0, 1, "neg")] == ["neg", "pos", "neg"]
+    again = LabelSpace.from_json(json.loads(json.dumps(space.to_json())))
+    assert [again.labels[target(again, v)] for v in (0, 1)] == ["neg", "pos"]
+    back = space.in_order_of(["neg", "pos"])
+    assert [back.labels[target(back, v)] for v in (0, 1)] == ["neg", "pos"]
+
+
+def test_numbers_that_are_listed_as_names_are_names_where_they_cannot_be_positions() -> None:
+    space = learn_labels([1, 5, 3, 5], names=["1", "2", "3", "4", "5"])
+    assert (space.labels, space.ids) == (("1", "3", "5"), False)
 
 
 def test_listed_names_give_the_order_and_only_those_with_rows_stay() -> None:

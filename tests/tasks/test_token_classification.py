@@ -19,6 +19,7 @@ from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks._tagged_words import NOT_A_TARGET, _windows
+from unfreeze.tasks._tags import TagSpace, learn_tags
 from unfreeze.tasks.token_classification import TokenClassification
 from unfreeze.testing import check_task, tiny_model
 from unfreeze.types import Row
@@ -90,6 +91,15 @@ def test_every_word_is_answered_once_and_shown_whole(lengths: list[int], room: i
     for shown, answered in windows:
         assert shown.start <= answered.start < answered.stop <= shown.stop
         assert sum(lengths[i] for i in shown) <= room
+
+
+def test_ids_of_tags_mean_what_they_meant_where_the_model_has_another_order() -> None:
+    space = learn_tags([[0, 1, 2]], ["O", "B-PER", "I-PER"], "'tags'", lambda i: "x:1").in_order_of(
+        ["I-PER", "O", "B-PER"]
+    )
+    found = space.target(Row(0, {"tags": [0, 1, 2]}, "x:1"), "tags", 3)
+    assert [space.labels[i] for i in found] == ["O", "B-PER", "I-PER"]
+    assert TagSpace.from_json(json.loads(json.dumps(space.to_json()))) == space
 
 
 def test_windows_give_the_scores_of_the_whole_row(model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import AutoModelForSpeechSeq2Seq, pipeline
+from transformers import AutoModelForSpeechSeq2Seq, AutoTokenizer, pipeline
 
 import unfreeze
 from unfreeze.errors import DataError, TaskError
@@ -99,7 +100,7 @@ def test_what_is_written_is_what_transformers_writes(spoken: Path, many: Path) -
     with torch.no_grad():
         ours = case.task.answer(network, batch).texts
         theirs = network.generate(
-            batch.inputs["input_features"], language="en", task="transcribe", max_new_tokens=case.task.targets.longest
+            batch.inputs["input_features"], language="en", task="transcribe", max_new_tokens=case.task.targets.written
         )
     assert ours == tokenizer.batch_decode(theirs, skip_special_tokens=True)
 
@@ -157,12 +158,68 @@ def test_longer_recordings_are_heard_in_pieces(spoken: Path, model: Path, tmp_pa
     assert metric.state.n == 1
 
 
+def test_a_longer_transcript_can_be_measured_and_is_not_what_bounds_an_answer(spoken: Path, model: Path) -> None:
+    case = prepared(spoken, model)
+    assert (case.task.targets.longest, case.task.targets.written) == (62, 32)
+    row = case.train.row(0)
+    changed = type(row)(0, {**row.values, "transcription": "a" * 50}, row.place, row.files)
+    [example] = case.task.encode(changed, train=True)
+    assert len(example.target.ids) == 51
+    assert len(case.task.answer(built(case), case.task.collate([example])).texts[0]) <= 32
+
+
+def test_a_test_row_that_cannot_be_written_is_refused_before_training(spoken: Path, model: Path) -> None:
+    test = [{"audio": str(spoken / "00.flac"), "transcription": "a" * 70}]
+    with pytest.raises(DataError, match="has 71 tokens, and the model writes at most 62"):
+        prepare(Recipe.build({"data.source": str(spoken), "model": str(model)}), None, test=test)
+
+
+def test_tokens_that_the_checkpoint_bars_are_written_where_the_transcripts_have_them(
+    spoken: Path, tmp_path: Path
+) -> None:
+    model = tiny_dictation_model(tmp_path / "whisper")
+    path = model / "generation_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    a, z = (tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in "az")
+    end = tokenizer.eos_token_id
+    path.write_text(json.dumps({**settings, "suppress_tokens": [a, z], "begin_suppress_tokens": [a, end]}))
+    found = built(prepared(spoken, model)).generation_config
+    assert found.suppress_tokens == [z]
+    assert found.begin_suppress_tokens == [end], "an answer does not begin with its end"
+
+
+def test_a_checkpoint_that_does_not_say_what_it_knows(spoken: Path, many: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(many, tmp_path / "many")
+    (copied / "generation_config.json").unlink()
+    assert len(prepared(spoken, copied).task.targets.prompt) == 2, "its vocabulary is too small for many languages"
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    (copied / "config.json").write_text(json.dumps({**config, "vocab_size": 51_865}), encoding="utf-8")
+    with pytest.raises(TaskError, match="hears many languages"):
+        prepared(spoken, copied)
+
+
+def test_masks_of_the_models_own_are_off(spoken: Path, model: Path) -> None:
+    case = prepared(spoken, model)
+    case.config.apply_spec_augment, case.config.encoder_layerdrop = True, 0.5
+    network = built(case)
+    assert (network.config.apply_spec_augment, network.config.encoder_layerdrop) == (False, 0.0)
+
+
 class TestRefusals:
+    def test_validation_rows_that_are_all_heard_in_pieces(self, spoken: Path, model: Path, tmp_path: Path) -> None:
+        soundfile.write(tmp_path / "long.wav", np.concatenate([sound("abc")] * 3), RATE)
+        rows = [{"audio": str(spoken / f"{i:02}.flac"), "transcription": TEXTS[i % 3]} for i in range(8)]
+        held_out = tmp_path / "held-out.jsonl"
+        held_out.write_text(json.dumps({"audio": "long.wav", "transcription": "abc abc abc"}))
+        with pytest.raises(DataError, match="none of them has a loss"):
+            prepare(Recipe.build({"model": str(model), "data.validation": str(held_out)}), rows)
+
     def test_a_transcript_that_cannot_be_written(self, spoken: Path, model: Path) -> None:
         case = prepared(spoken, model)
         row = case.train.row(0)
         changed = type(row)(0, {**row.values, "transcription": "a" * 200}, row.place, row.files)
-        with pytest.raises(DataError, match="has 201 tokens, and the model writes at most 32 for a recording"):
+        with pytest.raises(DataError, match="has 201 tokens, and the model writes at most 62 for a recording"):
             case.task.encode(changed, train=True)
 
     @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import CanineConfig, CanineTokenizer
 
 import unfreeze
 from unfreeze.data.sources import read
-from unfreeze.errors import RecipeError
+from unfreeze.errors import RecipeError, TaskError
 from unfreeze.models.loading import load_config, resolve
 from unfreeze.tasks import _text
 from unfreeze.tasks.text_classification import TextClassification
@@ -65,7 +66,7 @@ def letters(text: str, *_: Any, add_special_tokens: bool = True, max_length: int
 @given(length=st.integers(0, 400), limit=st.integers(10, 64))
 def test_windows_hold_all_of_a_text(length: int, limit: int) -> None:
     text = "".join(chr(1000 + i) for i in range(length))
-    found = _text.windows(Row(0, {"text": text}, "x:1"), "text", letters, limit)
+    found = [w["input_ids"] for w in _text.windows(Row(0, {"text": text}, "x:1"), "text", letters, limit)]
     assert all(ids[0] == 1 and ids[-1] == 2 for ids in found)
     assert {c for ids in found for c in ids[1:-1]} == set(range(1000, 1000 + length))
     if length <= limit - 2:
@@ -172,6 +173,24 @@ def test_recorded_windows_train_like_others(model: Path, tmp_path: Path) -> None
     ]  # fmt: skip
     assert runs[0].metrics["eval_loss"] == pytest.approx(runs[1].metrics["eval_loss"], abs=1e-4)
     assert runs[0].metrics["eval_accuracy"] == runs[1].metrics["eval_accuracy"]
+
+
+def test_a_tokenizer_that_does_not_say_where_it_cuts(tmp_path: Path) -> None:
+    tokenizer = CanineTokenizer(model_max_length=2048)
+    long = Row(0, {"text": "a" * 100}, "x:1")
+    inputs, is_cut = _text.tokenize(long, ("text",), tokenizer, 64)
+    assert (len(inputs["input_ids"]), is_cut) == (64, True)
+    assert not _text.tokenize(Row(0, {"text": "a" * 62}, "x:1"), ("text",), tokenizer, 64)[1]
+    tokenizer.save_pretrained(tmp_path)
+    CanineConfig(hidden_size=8).save_pretrained(tmp_path)
+    with pytest.raises(TaskError, match="does not tell where it cuts"):
+        TextClassification(windows=True).load_processor(resolve(str(tmp_path)))
+
+
+@pytest.mark.parametrize("value", ["no", 2, None])
+def test_windows_are_asked_for_or_not(value: Any) -> None:
+    with pytest.raises(TaskError, match="windows is true or false"):
+        TextClassification(windows=value)
 
 
 def test_windows_of_pairs_are_refused(model: Path) -> None:

@@ -83,7 +83,7 @@ class Replay:
             before = [(module, vars(module).get("forward")) for module, _ in self._stand_ins]
             for module, stand_in in self._stand_ins:
                 module.forward = stand_in  # type: ignore[method-assign]
-            # Accelerate puts a forward of its own there for mixed precision, which is left alone.
+            # A forward that somebody has put there is left alone.
             is_plain = "forward" not in vars(self.model)
             if is_plain:
                 self._whole = self.model.forward

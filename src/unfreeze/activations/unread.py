@@ -166,7 +166,7 @@ class _Below:
 
     def __init__(self, model: nn.Module, groups: LayerGroups, last: str) -> None:
         lower = [m for name in groups.names if name not in (last, HEAD) for m in groups.modules(name)]
-        # Accelerate puts a forward of its own there for mixed precision, which is left alone.
+        # A forward that somebody has put there is left alone.
         self._outputs: dict[nn.Module, list[Any]] = {m: [] for m in lower if "forward" not in vars(m)}
 
     @contextmanager

@@ -319,7 +319,7 @@ class _PairedTags(_PairedSpans):
 
 
 class _PairedFrames(_PairedLabels):
-    """An intent and the tags of the words a row: is it right as a whole?"""
+    """An intent and its slots a row, given as what must be equal: is it right as a whole?"""
 
     metrics = ("frame_accuracy",)
 
@@ -327,17 +327,8 @@ class _PairedFrames(_PairedLabels):
         super().__init__(2)
 
     def columns(self, true: Any, a: Any, b: Any) -> tuple[np.ndarray, ...]:
-        right = [(True, _same_frame(t, x), _same_frame(t, y)) for t, x, y in zip(true, a, b, strict=True)]
+        right = [(True, t == x, t == y) for t, x, y in zip(true, a, b, strict=True)]
         return super().columns(*np.asarray(right, dtype=np.int64).reshape(-1, 3).T)
-
-
-def _same_frame(one: tuple[str, Sequence[str]], other: tuple[str, Sequence[str]]) -> bool:
-    """Equal intents, and equal slots: different tags may name the same spans."""
-    (intent, tags), (said, said_tags) = one, other
-    if intent != said:
-        return False
-    spans = spans_of(tags)
-    return list(tags) == list(said_tags) or (bool(spans) and spans == spans_of(said_tags))
 
 
 class _PairedNumbers:

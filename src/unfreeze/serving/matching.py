@@ -15,7 +15,7 @@ from unfreeze.data.columns import Roles
 from unfreeze.data.quality import without_broken
 from unfreeze.data.sources import read
 from unfreeze.data.table import Table
-from unfreeze.errors import DataError, did_you_mean
+from unfreeze.errors import DataError, RequestError, did_you_mean
 from unfreeze.recipe import Recipe
 from unfreeze.tasks.base import Task
 
@@ -36,14 +36,18 @@ def rows_to_use(data: Any, encoding: str | None = None) -> Table:
     return splits.test if splits.test is not None else splits.train
 
 
-def readable(task: Task, table: Table, *, drop: bool, say: Callable[[str], None]) -> Table:
-    """The rows whose files can be read; the task's roles are those of the table.
+def readable(task: Task, table: Table, roles: Roles, *, drop: bool, say: Callable[[str], None]) -> Table:
+    """The rows whose files can be read, of the columns that are.
 
     Raises:
         DataError: Some cannot, and may not be left out; see `without_broken`.
+        RequestError: E-USAGE, rows of texts have no files that could be left out.
     """
-    table = table.reading(task.files_read(task.roles))
-    kept, note = without_broken(table, task.unreadable(table, task.roles), "given", drop=drop, advice="--drop-broken")
+    if drop and task.modality == "text":
+        what = "--drop-broken leaves out files that cannot be read, and these rows are texts"
+        raise RequestError("USAGE", what, remedy="leave --drop-broken out")
+    table = table.reading(task.files_read(roles))
+    kept, note = without_broken(table, task.unreadable(table, roles), "given", drop=drop, advice="--drop-broken")
     if note:
         say(note)
     return kept

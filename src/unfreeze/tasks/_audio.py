@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -58,6 +59,11 @@ class Recording:
         for first, last in self.time_masks:
             whole[int(first * wanted) : int(last * wanted)] = 0
         return whole
+
+
+def tokens_of(seconds: float) -> int:
+    """The fewest tokens that hold so many seconds."""
+    return max(1, math.ceil(seconds * TOKENS_PER_SECOND - 1e-6))
 
 
 def check_seconds(value: Any) -> None:

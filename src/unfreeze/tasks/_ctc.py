@@ -31,10 +31,17 @@ class Letters(Hearing):
 
     A checkpoint's own alphabet is kept where it knows every letter of the training transcripts; otherwise the head is
     new, for the letters that occur in them.
+
+    Attributes:
+        folds_case: Whether capitals and small letters are the same to the transcripts.
+        is_new: Whether the alphabet is not the checkpoint's.
     """
 
+    folds_case: bool = True
+    is_new: bool = False
+
     @classmethod
-    def of(cls, extractor: Any, folder: Path) -> Letters:
+    def of(cls, extractor: Any, folder: Path, *, folds_case: bool) -> Letters:
         """With the alphabet of a checkpoint, or none until the training rows are known.
 
         Raises:
@@ -43,27 +50,33 @@ class Letters(Hearing):
         from transformers import Wav2Vec2CTCTokenizer
 
         if not (folder / "vocab.json").is_file():
-            return cls(extractor)
+            return cls(extractor, folds_case=folds_case)
         try:
-            return cls(extractor, Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True))
+            tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(folder, local_files_only=True)
+            return cls(extractor, tokenizer, folds_case=folds_case)
         except Exception as error:
             what = f"the alphabet in vocab.json cannot be read: {(str(error).splitlines() or ['?'])[0]}"
             raise ModelError("TOKENIZER", what, where=str(folder)) from error
 
     def settled(self, space: SpeechSpace, texts: Sequence[str], config: Any, samples: int) -> SpeechSpace:
         if self.tokenizer is None or not self.knows(space.letters):
-            self.tokenizer = new_alphabet(space.letters)
+            self.tokenizer, self.is_new = new_alphabet(space.letters), True
         return replace(space, longest=frames_of(config, samples))
 
     def knows(self, letters: Sequence[str]) -> bool:
         """Whether the alphabet has them all."""
         known = self.tokenizer.get_vocab()
-        return all(_as_known(letter, known) in known for letter in letters)
+        return all(self._as_known(letter, known) in known for letter in letters)
+
+    def _as_known(self, letter: str, known: dict[str, int]) -> str:
+        """Alphabets of English models are often of capitals."""
+        return letter if letter in known or not self.folds_case else letter.upper()
 
     def ids(self, text: str, space: SpeechSpace) -> tuple[int, ...]:
         known, unknown = self.tokenizer.get_vocab(), self.tokenizer.unk_token_id
-        space_id = known.get(self.tokenizer.word_delimiter_token, unknown)
-        found = tuple(space_id if letter == " " else known.get(_as_known(letter, known), unknown) for letter in text)
+        space_sign = self.tokenizer.word_delimiter_token
+        signs = (space_sign if letter == " " else self._as_known(letter, known) for letter in text)
+        found = tuple(known.get(sign, unknown) for sign in signs)
         # A letter that follows itself needs a blank between.
         needed = len(found) + sum(a == b for a, b in itertools.pairwise(found))
         if needed > space.longest:
@@ -86,7 +99,8 @@ class Letters(Hearing):
         from unfreeze.models.loading import load_model
 
         has_head = any("ForCTC" in name for name in config.architectures or [])
-        is_kept = has_head and config.vocab_size == len(self.tokenizer)
+        # Trap: another alphabet may be of the same size.
+        is_kept = has_head and not self.is_new and config.vocab_size == len(self.tokenizer)
         wanted = self._wanted(config)
         loaded = load_model(
             AutoModelForCTC, source, wanted, head_is_new=not is_kept, allow_remote_code=allow_remote_code
@@ -137,11 +151,6 @@ class Letters(Hearing):
         is_letter = best.indices != int(self.tokenizer.pad_token_id)
         pairs = zip(best.values, is_letter, strict=True)
         return [float(values[there].mean()) if bool(there.any()) else None for values, there in pairs]
-
-
-def _as_known(letter: str, known: dict[str, int]) -> str:
-    """Alphabets of English models are often of capitals."""
-    return letter if letter in known else letter.upper()
 
 
 def new_alphabet(letters: Sequence[str]) -> Any:

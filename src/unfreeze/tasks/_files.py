@@ -107,7 +107,8 @@ class ReadsFiles(Task):
             "always": f"{self.variation()}, in every phase: none is recorded",
             "none": "training rows stay as they are",
         }
-        return [("options.augmentation", self.augmentation, why[self.augmentation])]
+        viewed = ("options.views", self.views, "variants of each row, which recorded phases take in turn")
+        return [("options.augmentation", self.augmentation, why[self.augmentation]), *[viewed] * (self.views > 1)]
 
     @property
     def augments(self) -> bool:  # type: ignore[override]
@@ -135,10 +136,6 @@ class ReadsFiles(Task):
         Raises:
             DataError: It cannot be read.
         """
-
-    def files_read(self, roles: Roles) -> tuple[str, ...]:
-        """Columns whose files are opened."""
-        return roles.text
 
     def check_row(self, row: Row, roles: Roles) -> None:
         """Read all that a row names.

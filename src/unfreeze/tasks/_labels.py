@@ -45,7 +45,8 @@ class LabelSpace:
         problem_type: As in the Hugging Face configuration.
         labels: Class names in the order of the model's outputs; empty for regression.
         columns: The label columns where each is one label of a multi-label task.
-        ids: Whether the data gives positions in `labels` rather than names.
+        ids: Whether the data gives positions rather than names: in `listed`, or in `labels` where that is empty.
+        listed: The names in the order that the data's ids count, where the model's outputs have another.
         center, scale: Regression targets are trained as (value - center) / scale.
         thresholds: Multi-label decision thresholds, chosen on validation rows; None: 0.5 each.
         counts: Training rows of each class.
@@ -63,6 +64,7 @@ class LabelSpace:
     counts: tuple[int, ...] = ()
     rows: int = 0
     reason: str = ""
+    listed: tuple[str, ...] = ()
     _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -80,9 +82,10 @@ class LabelSpace:
         return replace(self, thresholds=tuple(float(t) for t in thresholds), _position={})
 
     def in_order_of(self, labels: Sequence[str]) -> LabelSpace:
-        """The same classes in another order."""
+        """The same classes in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        return replace(self, labels=tuple(labels), counts=counts, _position={})
+        listed = (self.listed or self.labels) if self.ids and tuple(labels) != self.labels else self.listed
+        return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
 
     def unscaled(self, *, center: float = 0.0) -> LabelSpace:
         """Once the model's head itself gives values in the data's unit, but for `center`."""
@@ -121,7 +124,7 @@ class LabelSpace:
 
     def _find(self, name: str, row: Row) -> int:
         if self.ids and _INTEGER.match(name) and 0 <= _whole(name) < len(self.labels):
-            return _whole(name)
+            return self._position[(self.listed or self.labels)[_whole(name)]]
         if name not in self._position:
             raise DataError(
                 "DATA-LABEL-UNSEEN",
@@ -143,11 +146,12 @@ class LabelSpace:
             "counts": list(self.counts),
             "rows": self.rows,
             "reason": self.reason,
+            "listed": list(self.listed),
         }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> LabelSpace:
-        tuples = {k: tuple(stored[k]) for k in ("labels", "columns", "counts")}
+        tuples = {k: tuple(stored[k]) for k in ("labels", "columns", "counts", "listed")}
         thresholds = tuple(stored["thresholds"]) if stored["thresholds"] is not None else None
         return cls(**{**stored, **tuples, "thresholds": thresholds})
 
@@ -275,7 +279,7 @@ def _learn_classes(
     is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
     in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
     as_ids = bool(names) and in_range and not is_named
-    if names and not as_ids and not is_named and all(_INTEGER.match(n) for n in found):
+    if names and not as_ids and not set(found) <= set(names) and all(_INTEGER.match(n) for n in found):
         beyond = next(n for n in sorted(found, key=_order) if not 0 <= _whole(n) < len(names))
         row = next(i for i, v in enumerate(values) if beyond in (parts_of(v) if multi else [canonical(v)]))
         remedy = "correct the id, or the list of names"

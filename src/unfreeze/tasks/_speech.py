@@ -23,13 +23,15 @@ class SpeechSpace:
     Attributes:
         letters: That occur, sorted.
         rows: Training rows.
-        longest: Letters (CTC) or tokens that the model gives for a recording at most.
+        longest: Letters (CTC) or tokens that the model can give for a recording at most.
+        written: Tokens that are written at most, where it writes.
         prompt: Tokens that the model is given to begin with, where it writes: language, task, no times.
     """
 
     letters: tuple[str, ...]
     rows: int
     longest: int = 0
+    written: int = 0
     prompt: tuple[int, ...] = ()
 
     labels: ClassVar[tuple[str, ...]] = ()
@@ -44,12 +46,14 @@ class SpeechSpace:
             "letters": list(self.letters),
             "rows": self.rows,
             "longest": self.longest,
+            "written": self.written,
             "prompt": list(self.prompt),
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> SpeechSpace:
-        return cls(tuple(stored["letters"]), int(stored["rows"]), int(stored["longest"]), tuple(stored["prompt"]))
+        tuples = {name: tuple(stored[name]) for name in ("letters", "prompt")}
+        return cls(**{**stored, **tuples})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class TagSpace:
 
     Attributes:
         labels: In the order of the model's outputs: ``O`` first, then by type.
-        ids: Whether the data gives positions in `labels` rather than names.
+        ids: Whether the data gives positions rather than names: in `listed`, or in `labels` where that is empty.
+        listed: The names in the order that the data's ids count, where the model's outputs have another.
         counts: Training words of each tag.
         reason: What was recognised.
     """
@@ -32,6 +33,7 @@ class TagSpace:
     ids: bool = False
     counts: tuple[int, ...] = ()
     reason: str = ""
+    listed: tuple[str, ...] = ()
     _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     problem_type = "token_classification"
@@ -46,11 +48,10 @@ class TagSpace:
         return tuple(sorted({m[1] for m in matches if m})) if matches and all(matches) else ()
 
     def in_order_of(self, labels: Sequence[str]) -> TagSpace:
-        """The same tags in another order."""
-        if self.ids:
-            return self  # whole numbers mean positions in the order the data gives
+        """The same tags in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        return replace(self, labels=tuple(labels), counts=counts, _position={})
+        listed = (self.listed or self.labels) if self.ids and tuple(labels) != self.labels else self.listed
+        return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
 
     def target(self, row: Row, column: str | None, n_words: int) -> np.ndarray | None:
         """Ids of a row's tags, (words,); None without tags.
@@ -73,7 +74,7 @@ class TagSpace:
 
     def _find(self, tag: Any, row: Row) -> int:
         if self.ids and isinstance(tag, int) and 0 <= tag < len(self.labels):
-            return tag
+            return self._position[(self.listed or self.labels)[tag]]
         if str(tag) not in self._position:
             raise DataError(
                 "DATA-LABEL-UNSEEN",
@@ -84,11 +85,18 @@ class TagSpace:
         return self._position[str(tag)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "ids": self.ids, "counts": list(self.counts), "reason": self.reason}
+        return {
+            "labels": list(self.labels),
+            "ids": self.ids,
+            "counts": list(self.counts),
+            "reason": self.reason,
+            "listed": list(self.listed),
+        }
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> TagSpace:
-        return cls(tuple(stored["labels"]), stored["ids"], tuple(stored["counts"]), stored["reason"])
+        tuples = {name: tuple(stored[name]) for name in ("labels", "counts", "listed")}
+        return cls(**{**stored, **tuples})
 
 
 def checked_list(value: Any, column: str | None, row: Row) -> Sequence[Any]:

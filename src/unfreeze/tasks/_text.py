@@ -68,7 +68,7 @@ def tokenize(row: Row, columns: Sequence[str], tokenizer: Any, max_length: int) 
     types = encoded.get("token_type_ids")
     if types is not None and any(types):
         inputs["token_type_ids"] = np.asarray(types, dtype=np.int32)
-    return inputs, _is_cut(encoded)
+    return inputs, _is_cut(encoded, texts[0], pair, tokenizer, max_length)
 
 
 def frame_of(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +79,15 @@ def frame_of(tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     return ids[: inside[0]], ids[inside[-1] + 1 :]
 
 
-def windows(row: Row, column: str, tokenizer: Any, max_length: int) -> list[np.ndarray]:
-    """Token ids of a row's text, each (length,); of a long one in as few windows as hold all of it.
+def windows(row: Row, column: str, tokenizer: Any, max_length: int) -> list[dict[str, np.ndarray]]:
+    """Model inputs of a row's text, each (length,); of a long one in as few windows as hold all of it.
 
     They are of one length and start at equal distances, so that each counts alike and none is a mere rest. Neighbours
     share at least an eighth of a window.
     """
     inputs, is_cut = tokenize(row, (column,), tokenizer, max_length)
     if not is_cut:
-        return [inputs["input_ids"]]
+        return [inputs]
     before, after = frame_of(tokenizer)
     room = max_length - len(before) - len(after)
     encoded = tokenizer(_text_of(row, column), add_special_tokens=False, return_attention_mask=False, verbose=False)
@@ -95,7 +95,9 @@ def windows(row: Row, column: str, tokenizer: Any, max_length: int) -> list[np.n
     shared = room // 8
     count = 1 + math.ceil((len(ids) - room) / (room - shared))
     starts = np.linspace(0, len(ids) - room, count).round().astype(int)
-    return [np.concatenate([before, ids[start : start + room], after]) for start in starts]
+    whole = [np.concatenate([before, ids[start : start + room], after]) for start in starts]
+    types = inputs.get("token_type_ids")  # of a text that fills a window, too: XLNet's last token has one of its own
+    return [{"input_ids": found} if types is None else {"input_ids": found, "token_type_ids": types} for found in whole]
 
 
 def _filler(tokenizer: Any) -> int:
@@ -103,9 +105,14 @@ def _filler(tokenizer: Any) -> int:
     return int(found or 0)
 
 
-def _is_cut(encoded: Any) -> bool:
+def _is_cut(encoded: Any, text: str, pair: str | None, tokenizer: Any, max_length: int) -> bool:
     encodings = getattr(encoded, "encodings", None)
-    return bool(encodings and encodings[0].overflowing)
+    if encodings:
+        return bool(encodings[0].overflowing)
+    if len(encoded["input_ids"]) < max_length:
+        return False
+    # A tokenizer that is not of the quick kind does not say what it left out.
+    return len(tokenizer(text, pair, return_attention_mask=False, verbose=False)["input_ids"]) > max_length
 
 
 def _text_of(row: Row, column: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 # An answer may be so many times as long as the longest training transcript, and at least so many tokens.
 ROOM_TO_WRITE, LEAST_WRITTEN = 2, 32
+# As OpenAI's own code tells the two kinds apart.
+MULTILINGUAL_VOCABULARY = 51_865
+_LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ class Dictation(Hearing):
     Attributes:
         language: Of the recordings, as ``en``; None for models of one language.
         prompt: Tokens that an answer begins with.
+        used: Tokens that occur in the training transcripts.
     """
 
     language: str | None = None
     prompt: tuple[int, ...] = ()
+    used: frozenset[int] = frozenset()
 
     writes: ClassVar[bool] = True
 
@@ -56,22 +62,25 @@ class Dictation(Hearing):
         from transformers import GenerationConfig
 
         known = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-        languages = {code.strip("<|>"): i for code, i in (getattr(known, "lang_to_id", None) or {}).items()}
-        if not getattr(known, "is_multilingual", False):
-            languages = {}
+        # Older checkpoints do not say it: the vocabulary of those that know many languages is larger by their names.
+        has_many = getattr(known, "is_multilingual", None)
+        has_many = config.vocab_size >= MULTILINGUAL_VOCABULARY if has_many is None else has_many
+        signs = tokenizer.get_vocab()
+        languages = {m[1] for sign in signs if (m := _LANGUAGE.fullmatch(sign))} if has_many else set[str]()
         if languages and language not in languages:
             what = "this model hears many languages, and which one was not said"
             if language is not None:
-                what = f"this model does not know the language {language!r}: {did_you_mean(language, languages)}"
+                known_ones = did_you_mean(language, sorted(languages))
+                what = f"this model does not know the language {language!r}: {known_ones}"
             raise TaskError("TASK", what, where="options.language", remedy="--set options.language=en")
         if language is not None and not languages:
             what = "this model hears one language alone, so that none can be named"
             raise TaskError("TASK", what, where="options.language", remedy="leave it away")
         prompt = [int(config.decoder_start_token_id)]
         if language is not None:
-            prompt += [languages[language], int((getattr(known, "task_to_id", None) or {})["transcribe"])]
-        no_times = getattr(known, "no_timestamps_token_id", None)
-        prompt += [] if no_times is None else [int(no_times)]
+            prompt += [signs[f"<|{language}|>"], signs["<|transcribe|>"]]
+        if "<|notimestamps|>" in signs:
+            prompt.append(signs["<|notimestamps|>"])
         return cls(extractor, tokenizer, language, tuple(prompt))
 
     @property
@@ -80,9 +89,11 @@ class Dictation(Hearing):
 
     def settled(self, space: SpeechSpace, texts: Sequence[str], config: Any, samples: int) -> SpeechSpace:
         limit = int(config.max_target_positions) - len(self.prompt)
-        longest = max((len(self._tokens(text)) for text in texts), default=0)
-        most = min(limit, max(LEAST_WRITTEN, ROOM_TO_WRITE * longest))
-        return replace(space, longest=most, prompt=self.prompt)
+        tokens = [self._tokens(text) for text in texts]
+        self.used = frozenset(token for found in tokens for token in found)
+        longest = max(map(len, tokens), default=0)
+        written = min(limit, max(LEAST_WRITTEN, ROOM_TO_WRITE * longest))
+        return replace(space, longest=limit, written=written, prompt=self.prompt)
 
     def _tokens(self, text: str) -> list[int]:
         found = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
@@ -99,19 +110,25 @@ class Dictation(Hearing):
 
         from unfreeze.models.loading import load_model
 
+        wanted = _without_draws_of_its_own(config)
         loaded = load_model(
-            AutoModelForSpeechSeq2Seq, source, config, head_is_new=False, allow_remote_code=allow_remote_code
+            AutoModelForSpeechSeq2Seq, source, wanted, head_is_new=False, allow_remote_code=allow_remote_code
         )
+        settings: Any = loaded.model.generation_config
         if self.language is not None:
             # Other tools then hear the same language as we do.
-            settings: Any = loaded.model.generation_config
             settings.language, settings.task = self.language, "transcribe"
+        # Whisper never writes quotation marks, brackets and the like, unless the transcripts have them.
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            barred = getattr(settings, name, None)
+            if barred:
+                setattr(settings, name, [t for t in barred if t not in self.used or t == settings.eos_token_id] or None)
         return loaded
 
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForSpeechSeq2Seq
 
-        return AutoModelForSpeechSeq2Seq.from_config(copy.deepcopy(config), dtype=torch.float32)
+        return AutoModelForSpeechSeq2Seq.from_config(_without_draws_of_its_own(config), dtype=torch.float32)
 
     def targets(
         self, said: Sequence[Said] | None, rows: int, space: SpeechSpace
@@ -133,10 +150,19 @@ class Dictation(Hearing):
         prompt = torch.tensor([space.prompt] * len(heard), device=heard.device)
         # Trap: where rows are filled up with the end token, as Whisper's are, transformers warns of a missing mask.
         filler = space.prompt[0]
-        settings = _text.generation_config(model, max_new_tokens=space.longest, num_beams=1, pad_token_id=filler)
+        settings = _text.generation_config(model, max_new_tokens=space.written, num_beams=1, pad_token_id=filler)
         # Whisper's own `generate` looks for times and for the language; both are settled here.
         tokens = GenerationMixin.generate(model, heard, decoder_input_ids=prompt, generation_config=settings)
         return Written(self.tokenizer.batch_decode(tokens, skip_special_tokens=True), logits)
 
     def texts(self, outputs: Any) -> list[str] | None:
         return outputs.texts if isinstance(outputs, Written) else None
+
+
+def _without_draws_of_its_own(config: Any) -> Any:
+    """Masks and layers left out come from our draws or not at all."""
+    wanted = copy.deepcopy(config)
+    for name, value in (("apply_spec_augment", False), ("encoder_layerdrop", 0.0), ("decoder_layerdrop", 0.0)):
+        if hasattr(wanted, name):
+            setattr(wanted, name, value)
+    return wanted

@@ -65,7 +65,7 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
             why = f"95 % of the recordings are no longer than {needed:.1f} s"
         longer = float(np.mean(seconds > wanted + 1e-6))
         cut = f"; {longer:.1%} are longer and are cut" if longer else ""
-        return max(1, round(wanted * _audio.TOKENS_PER_SECOND)), f"{wanted:g} s: {why}{cut}"
+        return _audio.tokens_of(wanted), f"{wanted:g} s: {why}{cut}"
 
     def adapted(self, config: Any) -> Any:
         """Without masks of the model's own: they do not come from our draws, and fail on short recordings."""

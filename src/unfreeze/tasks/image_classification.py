@@ -80,8 +80,11 @@ class ImageClassification(FileClassification):
     def variation(self) -> str:
         rows = self.targets.rows
         mirrored = " and mirrored" if self.mirror else ""
-        mixed = f", each mixed with another ({self.mix})" if self.mixes else ""
-        return f"{rows:,} rows: pictures are cut at random to {_image.least_crop(rows):.0%} or more{mirrored}{mixed}"
+        return f"{rows:,} rows: pictures are cut at random to {_image.least_crop(rows):.0%} or more{mirrored}"
+
+    def planned(self) -> list[tuple[str, Any, str]]:
+        mixed = ("options.mix", self.mix, "each varied picture is mixed with another, and its class likewise")
+        return [*super().planned(), *[mixed] * self.mixes]
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
         space = super().learn(train, roles, label_names)

@@ -277,12 +277,30 @@ class ImageSegmentation(ReadsFiles):
         Args:
             holds: Whether a mask has a number, (masks, 256).
         """
+        if masks.NOT_A_CLASS in self.ignore:
+            return  # it is known to be none
         if not (holds[:, 1].any() and not holds[:, 2 : masks.NOT_A_CLASS].any()):
             return
         one, other = holds[:, 1], holds[:, masks.NOT_A_CLASS]
         if other.any() and not (one & other).any():
             place = _place_of_mask(train.row(int(np.flatnonzero(other)[0])), str(roles.label))
             what = f"{int(one.sum()):,} masks hold 0 and 1, and {int(other.sum()):,} others 0 and 255"
+            raise DataError("DATA-MASK", what, where=place, remedy="write the same thing as the same number in all")
+
+    def _refuse_another_way_of_writing(self, table: Table, split: str) -> None:
+        """Masks of other splits write the thing as those of training do."""
+        space: MaskSpace = self.targets
+        if space.numbers != (0, 1) or masks.NOT_A_CLASS in self.ignore:
+            return
+        column = str(self.roles.label)
+
+        def held(row: Row) -> np.ndarray:
+            return np.bincount(masks.decode(contents.content_of(row, column) or b"", row.place).ravel(), minlength=256)
+
+        holds = np.stack(in_threads(held, table)) > 0
+        if holds[:, masks.NOT_A_CLASS].any() and not holds[:, 1].any():
+            place = _place_of_mask(table.row(int(np.flatnonzero(holds[:, masks.NOT_A_CLASS])[0])), column)
+            what = f"the {split} masks hold 0 and 255, those of training 0 and 1"
             raise DataError("DATA-MASK", what, where=place, remedy="write the same thing as the same number in all")
 
     def _left_out(self, called: dict[int, str], is_binary: bool) -> set[int]:
@@ -316,6 +334,7 @@ class ImageSegmentation(ReadsFiles):
         if not any(in_threads(lambda row: bool((self._true_of(row) != masks.NOT_A_CLASS).any()), table)):
             what = f"no pixel of the {split} masks has a class"
             raise DataError("DATA-LABEL", what, where=table.place(0), remedy="look at the masks, or at options.ignore")
+        self._refuse_another_way_of_writing(table, split)
 
     # the model ---------------------------------------------------------------------------------------------------
 

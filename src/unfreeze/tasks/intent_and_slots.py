@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ from unfreeze.baselines import Baseline, tfidf, usual_tags
 from unfreeze.data.columns import Roles, check_named
 from unfreeze.errors import DataError
 from unfreeze.metrics import FrameState, PairedState
+from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks import _text
 from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
 from unfreeze.tasks._tagged_words import TagMetric, TagsWords, TagTargets, Words, intent_column, tagged_columns
@@ -139,11 +140,15 @@ class IntentAndSlots(TagsWords):
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> FrameSpace:
         intent, tags = _columns(roles)
+        tagged = train.column(str(tags))
+        # Names that a data set lists are of the column of whole numbers.
+        first = next((tag for row in tagged if row is not None for tag in row), None)
+        of_tags = label_names if isinstance(first, int) else None
         space = FrameSpace(
-            learn_tags(train.column(str(tags)), None, f"'{tags}'", train.place),
+            learn_tags(tagged, of_tags, f"'{tags}'", train.place),
             learn_labels(
                 train.column(str(intent)),
-                names=label_names,
+                names=None if of_tags else label_names,
                 problem_type=INTENT,
                 where=f"column '{intent}'",
                 place=train.place,
@@ -172,6 +177,7 @@ class IntentAndSlots(TagsWords):
     def check_labels(self, table: Table, split: str) -> None:
         for row in table:
             self._intent_of(row)
+            self._true_tags(row)
 
     def label_names(self, table: Table) -> list[Any]:
         """The intent of each row."""
@@ -197,6 +203,7 @@ class IntentAndSlots(TagsWords):
         if train and intent is None:
             raise DataError("DATA-LABEL", f"there is no intent in column {_columns(self.roles)[0]!r}", where=row.place)
         for example in examples:
+            example.parts = len(examples)
             known = {f.name: getattr(example.target, f.name) for f in fields(Words)}
             example.target = _Command(**known, at=self._place(example.inputs["input_ids"]), intent=intent)
         return examples
@@ -222,13 +229,16 @@ class IntentAndSlots(TagsWords):
         intents = torch.tensor([-1 if k.intent is None else k.intent for k in known], dtype=torch.int64)
         at = torch.tensor([k.at for k in known], dtype=torch.int64)
         targets = _Targets(batch.targets.tags, batch.targets.words, intents, at)
-        return replace(batch, targets=targets, weights=batch.weights | {"rows": float(len(examples))})
+        parts = np.asarray([e.parts for e in examples], dtype=np.int64)
+        return replace(batch, targets=targets, weights=batch.weights | {"rows": float((1 / parts).sum())}, parts=parts)
 
     # the model's answers -----------------------------------------------------------------------------------------
 
     def loss(self, model: torch.nn.Module, batch: Batch) -> LossOutput:
         logits = model(**batch.inputs).logits  # (batch, length, tags and intents)
-        intent = F.cross_entropy(self._of_intents(logits, batch), batch.targets.intents, reduction="sum")
+        of_windows = F.cross_entropy(self._of_intents(logits, batch), batch.targets.intents, reduction="none")
+        # Each row counts as one, however many windows it has.
+        intent = (of_windows / torch.as_tensor(batch.parts).to(of_windows)).sum()
         terms = {"intent": LossTerm(intent), "slots": LossTerm(self._tag_loss(logits, batch), per="words")}
         return LossOutput(terms, logits)
 
@@ -297,9 +307,13 @@ class IntentAndSlots(TagsWords):
     def comparison(self, table: Table, answers: Sequence[Any]) -> Callable[[Baseline], PairedState]:
         true = [(self.targets.intents.labels[self._intent_of(row)], self._true_tags(row)) for row in table]
 
+        def frames(given: Iterable[Any]) -> list[Any]:
+            """What must be equal: different tags may name the same slots."""
+            return [(intent, spans_of(tags) if self.space.types else list(tags)) for intent, tags in given]
+
         def beside(baseline: Baseline) -> PairedState:
             paired = PairedState("frames")
-            paired.update(true, answers, baseline.predictions)
+            paired.update(frames(true), frames(answers), frames(baseline.predictions))
             return paired
 
         return beside

@@ -10,7 +10,7 @@ import torch
 
 from unfreeze.baselines import Baseline, tfidf
 from unfreeze.data.columns import Roles, guess_roles
-from unfreeze.errors import RecipeError
+from unfreeze.errors import RecipeError, TaskError
 from unfreeze.tasks import _text
 from unfreeze.tasks._classification import ClassificationTask
 from unfreeze.tasks.base import Material
@@ -42,6 +42,18 @@ class TextClassification(ClassificationTask):
 
     windows: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.windows, bool):
+            raise TaskError("TASK", f"windows is true or false, not {self.windows!r}", where="options.windows")
+
+    def load_processor(self, source: ModelSource) -> Any:
+        tokenizer = super().load_processor(source)
+        if self.windows and not tokenizer.is_fast:
+            what = "this model's tokenizer does not tell where it cuts, so that a text cannot be read in windows"
+            raise TaskError("TASK", what, where="options.windows", remedy="leave it away, or choose another model")
+        return tokenizer
+
     @property
     def averages_windows(self) -> bool:
         return self.windows
@@ -59,7 +71,8 @@ class TextClassification(ClassificationTask):
         return _text.longest_input(self, asked, train, config, in_parts=self.windows)
 
     def planned(self) -> list[tuple[str, Any, str]]:
-        return [("options.windows", True, "the answer to a longer text is the average over its windows")] * self.windows
+        why = "the answer to a longer text is the average over its windows"
+        return [("options.windows", True, why)] if self.windows else []
 
     def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
         space = self.targets
@@ -100,8 +113,8 @@ class TextClassification(ClassificationTask):
         if self.windows:
             found = _text.windows(row, self.roles.text[0], self.processor, self.max_length)
             return [
-                Example({"input_ids": ids}, target, row.index, len(ids), part=number, parts=len(found))
-                for number, ids in enumerate(found)
+                Example(inputs, target, row.index, len(inputs["input_ids"]), part=number, parts=len(found))
+                for number, inputs in enumerate(found)
             ]
         inputs, is_cut = _text.tokenize(row, self.roles.text, self.processor, self.max_length)
         return [Example(inputs, target, row.index, len(inputs["input_ids"]), is_cut=is_cut)]
