@@ -18,6 +18,7 @@ from unfreeze.data.columns import Roles
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, RegressionState
 from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
+from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._trained_before import continued
 from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
@@ -390,8 +391,7 @@ class _LabelMetric:
 
     def __init__(self, task: ClassificationTask) -> None:
         self.task = task
-        # Rows of which some windows are missing: what those that are there say.
-        self.waiting: dict[int, list[np.ndarray]] = {}
+        self.rows = WholeRows[np.ndarray]()
         space: LabelSpace = task.targets
         labels = list(space.labels)
         self.state: Any
@@ -422,15 +422,13 @@ class _LabelMetric:
         found = {}
         assert batch.parts is not None
         for position, (row, value, parts) in enumerate(zip(batch.rows, values, batch.parts, strict=True)):
-            said = self.waiting.setdefault(int(row), [])
-            said.append(value)
-            if len(said) == parts:
-                found[position] = np.mean(self.waiting.pop(int(row)), axis=0)
+            whole = self.rows.add(int(row), value, int(parts))
+            if whole is not None:
+                found[position] = np.mean(whole, axis=0)
         return list(found), np.asarray(list(found.values()))
 
     def merge(self, other: _LabelMetric) -> None:
-        assert not self.waiting, "a row is divided between two states"
-        assert not other.waiting, "a row is divided between two states"
+        self.rows.check_merge(other.rows)
         self.state.merge(other.state)
 
     def compute(self) -> dict[str, float | None]:

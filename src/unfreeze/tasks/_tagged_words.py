@@ -6,7 +6,6 @@ import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks import _text
+from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._tags import TagSpace, checked_list
 from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Task
@@ -46,14 +46,14 @@ class Words:
         places: Position of each word's first token in the example.
         tags: Id of each word's tag; None without labels.
         left: Words of the row that come in later examples.
-        is_first: Whether the row begins with this example.
+        parts: Examples of the row.
     """
 
     words: tuple[str, ...]
     places: tuple[int, ...]
     tags: tuple[int, ...] | None
     left: int
-    is_first: bool
+    parts: int
 
 
 @dataclass
@@ -186,7 +186,8 @@ class TagsWords(Task):
         room = self.max_length - len(before) - len(after)
         ids, starts = self._tokens(words, room, row.place)
         examples = []
-        for number, (shown, owned) in enumerate(_windows(starts, len(ids), room)):
+        windows = _windows(starts, len(ids), room)
+        for number, (shown, owned) in enumerate(windows):
             first = starts[shown.start]
             end = starts[shown.stop] if shown.stop < len(words) else len(ids)
             whole = np.concatenate([before, np.asarray(ids[first:end], dtype=np.int32), after])
@@ -195,7 +196,7 @@ class TagsWords(Task):
                 tuple(len(before) + starts[i] - first for i in owned),
                 tuple(int(tags[i]) for i in owned) if tags is not None else None,
                 len(words) - owned.stop,
-                number == 0,
+                len(windows),
             )
             examples.append(Example({"input_ids": whole}, known, row.index, len(whole), part=number))
         return examples
@@ -420,7 +421,7 @@ class TagMetric:
 
     space: TagSpace
     said: Callable[[torch.Tensor, Batch], Sequence[Any]]
-    waiting: dict[int, list[tuple[Words, Any]]] = field(default_factory=dict)
+    rows: WholeRows[tuple[Words, Any]] = field(default_factory=WholeRows)
 
     def __post_init__(self) -> None:
         self.state = SpanState(self.space.types)
@@ -428,10 +429,9 @@ class TagMetric:
     def update(self, outputs: torch.Tensor, batch: Batch) -> None:
         whole = []
         for row, known, said in zip(batch.rows, batch.targets.words, self.said(outputs, batch), strict=True):
-            parts = self.waiting.setdefault(int(row), [])
-            parts.append((known, said))
-            if _is_whole(parts):
-                whole.append((int(row), sorted(self.waiting.pop(int(row)), key=lambda part: -part[0].left)))
+            parts = self.rows.add(int(row), (known, said), known.parts)
+            if parts is not None:
+                whole.append((int(row), sorted(parts, key=lambda part: -part[0].left)))
         self._count([parts for _, parts in whole], np.asarray([row for row, _ in whole], dtype=np.int64))
 
     def _count(self, whole: Sequence[Sequence[tuple[Words, Any]]], rows: np.ndarray) -> None:
@@ -443,8 +443,7 @@ class TagMetric:
         return [self.space.labels[t] for known, _ in parts for t in known.tags or ()]
 
     def merge(self, other: TagMetric) -> None:
-        assert not self.waiting, "a row is divided between two states"
-        assert not other.waiting, "a row is divided between two states"
+        self.rows.check_merge(other.rows)
         self.state.merge(other.state)
 
     def compute(self) -> dict[str, float | None]:
@@ -460,13 +459,3 @@ class TagMetric:
         if self.space.types:
             found["per_class"] = self.state.per_class()
         return found
-
-
-def _is_whole(parts: Sequence[tuple[Words, Any]]) -> bool:
-    """Whether the parts of a row that are there cover it: each begins where the one before ends, the last ends it."""
-    ordered = sorted((known for known, _ in parts), key=lambda known: -known.left)
-    return (
-        ordered[-1].left == 0
-        and ordered[0].is_first
-        and all(one.left == two.left + len(two.words) for one, two in pairwise(ordered))
-    )

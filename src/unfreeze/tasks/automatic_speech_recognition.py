@@ -18,6 +18,7 @@ from unfreeze.metrics.speech import SpeechState, errors
 from unfreeze.tasks import _audio
 from unfreeze.tasks._ctc import Letters
 from unfreeze.tasks._files import FileSource, recorded_as
+from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._speech import Hearing, Said, SpeechSpace, Targets
 from unfreeze.tasks._whisper import Dictation
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
@@ -335,7 +336,7 @@ class _SpeechMetric:
     """Joins the pieces of a recording, and counts it once it is whole."""
 
     task: AutomaticSpeechRecognition
-    waiting: dict[int, list[str]] = field(default_factory=dict)
+    rows: WholeRows[str] = field(default_factory=WholeRows)
 
     def __post_init__(self) -> None:
         self.state = SpeechState()
@@ -346,18 +347,16 @@ class _SpeechMetric:
         rows: list[int] = []
         texts = self.task.heard(outputs)
         for row, target, text in zip(batch.rows, batch.targets.said, texts, strict=True) if texts is not None else ():
-            parts = self.waiting.setdefault(int(row), [])
-            parts.append(text)
-            if len(parts) == target.pieces:
-                heard.append(self.task.whole_answer(self.waiting.pop(int(row))))
+            whole = self.rows.add(int(row), text, target.pieces)
+            if whole is not None:
+                heard.append(self.task.whole_answer(whole))
                 said.append(target.text)
                 rows.append(int(row))
         if rows:
             self.state.update(heard, said, np.asarray(rows, dtype=np.int64))
 
     def merge(self, other: _SpeechMetric) -> None:
-        assert not self.waiting, "a row is divided between two states"
-        assert not other.waiting, "a row is divided between two states"
+        self.rows.check_merge(other.rows)
         self.state.merge(other.state)
 
     def compute(self) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from unfreeze.data.table import shortened
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.answers import AnswerState, scores
 from unfreeze.tasks import _text
+from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -554,7 +555,7 @@ class _AnswerMetric:
     """Joins the windows of a row, and counts it once it is whole; also what the threshold is chosen from."""
 
     task: QuestionAnswering
-    waiting: dict[int, list[_Found]] = field(default_factory=dict)
+    rows: WholeRows[_Found] = field(default_factory=WholeRows)
 
     def __post_init__(self) -> None:
         self.state = AnswerState(self.task.targets.has_unanswerable)
@@ -565,11 +566,9 @@ class _AnswerMetric:
         said, true, rows = [], [], []
         found = self.task._best(outputs, batch)
         for row, window, best in zip(batch.rows, batch.targets.windows, found, strict=True):
-            parts = self.waiting.setdefault(int(row), [])
-            parts.append(best)
-            if len(parts) < window.windows:
+            whole = self.rows.add(int(row), best, window.windows)
+            if whole is None:
                 continue
-            whole = self.waiting.pop(int(row))
             best = _best_window(whole)
             given = best.text if self.task._is_given(best) else ""
             known = list(window.answers or ())
@@ -590,8 +589,7 @@ class _AnswerMetric:
         return float(_EDGES[best[len(best) // 2]])
 
     def merge(self, other: _AnswerMetric) -> None:
-        assert not self.waiting, "a row is divided between two states"
-        assert not other.waiting, "a row is divided between two states"
+        self.rows.check_merge(other.rows)
         self.state.merge(other.state)
         self.sums = self.sums + other.sums
 
