@@ -7,11 +7,15 @@ import base64
 import os
 import socket
 import stat
+import tomllib
 import urllib.parse
 from pathlib import Path
 
 import planted
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import unfreeze
 
@@ -118,6 +122,26 @@ FORBIDDEN = {
     "yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system", "os.popen", "tarfile.open",
     "zipfile.ZipFile.extractall", "shutil.unpack_archive", "subprocess.Popen", "subprocess.run",
 }  # fmt: skip
+
+
+def test_sc_08_dependencies_have_floors_and_pins_and_nothing_in_the_package_is_run_by_being_there():
+    root = Path(__file__).parents[2]
+    asked = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    floors = {canonicalize_name(Requirement(text).name): Requirement(text).specifier for text in asked}
+    pinned = [line for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    pins = {
+        canonicalize_name(name.strip()): Version(version)
+        for name, _, version in (line.partition("==") for line in pinned)
+    }
+    for name, least in {"torch": "2.10", "transformers": "5.3", "pillow": "11"}.items():
+        assert Version("0") not in floors[name]
+        assert floors[name].contains(least), f"{name} {least} is allowed"
+        assert not floors[name].contains("2.9" if name == "torch" else "5.2" if name == "transformers" else "10.4")
+    for name, floor in floors.items():
+        assert name in pins, f"{name} is not pinned in constraints.txt"
+        assert floor.contains(pins[name]), f"{name} {pins[name]} is below its floor"
+    unwanted = {".pth", ".pt", ".bin", ".pkl", ".pickle"}
+    assert [path for path in PACKAGE.rglob("*") if path.suffix in unwanted] == []
 
 
 def test_sc_07_no_call_that_could_run_what_a_file_says():
