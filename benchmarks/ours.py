@@ -349,6 +349,12 @@ def train_with_defaults(
         **{key: summary[key] for key in ("split", "metric", "value", "interval", "samples", "epochs")},
         "train_rows": run.plan["data"]["rows"]["train"],
         "train_seconds": run.metrics["train_runtime"],
+        # All figures of the reported rows: a task may have several that matter.
+        "figures": {
+            name.removeprefix(f"{summary['split']}_"): value
+            for name, value in run.results(summary["split"]).items()
+            if isinstance(value, int | float)
+        },
         "resumed": sum(1 for _ in run.events("resumed")),
         "baselines": [{key: b[key] for key in compared} for b in baselines],
     }

@@ -403,6 +403,10 @@ def _transfer(done: Records) -> list[str]:
     return lines
 
 
+# Of tasks with several figures that matter.
+_FURTHER = ("intent_accuracy", "overall_f1", "has_answer_f1")
+
+
 def _defaults(done: Records) -> list[str]:
     rows = []
     for record in _of_kind(done, "defaults"):
@@ -410,6 +414,9 @@ def _defaults(done: Records) -> list[str]:
         values = record.values
         interval = values["interval"]
         shown = f"{values['value']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+        shown += "".join(
+            f"<br>{name} {values['figures'][name]:.4f}" for name in _FURTHER if name in values.get("figures", {})
+        )
         against = "<br>".join(
             f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points([b['difference'][k] for k in _DIFFERENCE])}"
             for b in values["baselines"]
