@@ -98,7 +98,7 @@ def write(
         ResourceError: E-DISK; nothing is left behind.
     """
     check_target(path)
-    found = run if isinstance(run, api.TrainedRun) else api.TrainedRun(run.folder if isinstance(run, Run) else run)
+    found = api.as_run(run)
     rows = api.rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
     records = (as_record(p, top_k) for p in found.predictor.stream(rows))
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))

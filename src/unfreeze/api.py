@@ -386,7 +386,7 @@ def evaluate(
     Raises:
         DataError: Columns or labels that do not fit the run; files that cannot be read.
     """
-    using = _as_run(run, allow_remote_code).predictor
+    using = as_run(run, allow_remote_code).predictor
     table = rows_to_use(data, encoding)
     if isinstance(label := using.task.roles.label, str):
         table = using.task.completed(table, label)
@@ -419,7 +419,7 @@ def predict(
     Raises:
         DataError: The text columns of the run are not there, and no other could be meant; files that cannot be read.
     """
-    found = _as_run(run, allow_remote_code)
+    found = as_run(run, allow_remote_code)
     table = rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
     yield from found.predictor.stream(table)
 
@@ -439,10 +439,11 @@ def report(run: str | Path | Run) -> Path:
     """Write report.html from the run's records and return where it is."""
     from unfreeze.report.build import build
 
-    return build(_as_run(run))
+    return build(as_run(run))
 
 
-def _as_run(run: str | Path | Run, allow_remote_code: bool = False) -> TrainedRun:
+def as_run(run: str | Path | Run, allow_remote_code: bool = False) -> TrainedRun:
+    """The run of a folder; one that is open already stays what it is."""
     found = run if isinstance(run, TrainedRun) else TrainedRun(run.folder if isinstance(run, Run) else run)
     found.allows_remote_code = found.allows_remote_code or allow_remote_code
     return found

@@ -152,10 +152,8 @@ def _classes(records: Records) -> list[dict[str, Any]]:
 def _confusion(records: Records) -> dict[str, Any] | None:
     """The matrix and its labels, and the pairs that are most often taken for each other."""
     matrix = np.array(records.details.get("confusion") or [], dtype=np.int64)
-    labels = records.details.get("confusion_labels") or [
-        str(c.get("label", "")) for c in records.details.get("per_class") or []
-    ]
-    labels = labels or records.labels
+    of_classes = [str(c.get("label", "")) for c in records.details.get("per_class") or []]
+    labels = records.details.get("confusion_labels") or of_classes or records.labels
     if matrix.ndim != 2 or matrix.shape != (len(labels), len(labels)) or not len(labels):
         return None
     is_drawn = len(labels) <= plots.CLASSES_IN_MATRIX

@@ -21,7 +21,7 @@ from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.metrics import PairedState, TextState, TokenState
 from unfreeze.metrics.texts import are_same
 from unfreeze.tasks import _next_tokens, _text
-from unfreeze.tasks._text import NOT_A_TARGET
+from unfreeze.tasks._text import NOT_A_TARGET, Written
 from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -74,14 +74,6 @@ class _Targets:
 
     def to(self, device: torch.device) -> _Targets:
         return _Targets(self.tokens.to(device), self.texts)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a model answers: the texts it wrote, and where the true ones are known its logits for their tokens."""
-
-    texts: list[str]
-    logits: torch.Tensor | None = None
 
 
 @dataclass

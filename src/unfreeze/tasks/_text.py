@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,14 @@ SHOWN_QUANTILE = 0.995
 SHOWN_TOKENS = 24
 # A tokenizer without a limit says so with a number like 1e30.
 _NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model answers: the texts it wrote, and where the true ones are known its logits for their tokens."""
+
+    texts: list[str]
+    logits: torch.Tensor | None = None
 
 
 def longest_input_tokens(config: Any, tokenizer: Any) -> int:

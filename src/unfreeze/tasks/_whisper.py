@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from unfreeze.errors import TaskError, did_you_mean
 from unfreeze.tasks import _text
 from unfreeze.tasks._speech import Hearing, Said, SpeechSpace
-from unfreeze.tasks._text import NOT_A_TARGET
+from unfreeze.tasks._text import NOT_A_TARGET, Written
 from unfreeze.types import Batch, LossTerm
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ ROOM_TO_WRITE, LEAST_WRITTEN = 2, 32
 # As OpenAI's own code tells the two kinds apart.
 MULTILINGUAL_VOCABULARY = 51_865
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
-
-
-@dataclass(frozen=True)
-class Written:
-    """The texts that were written, and the logits for the tokens of the true ones where those are known."""
-
-    texts: list[str]
-    logits: torch.Tensor | None = None
 
 
 @dataclass

@@ -238,10 +238,7 @@ class ImageSegmentation(ReadsFiles):
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> MaskSpace:
         column = str(roles.label)
 
-        def counted(row: Row) -> np.ndarray:
-            return np.bincount(masks.decode(contents.content_of(row, column) or b"", row.place).ravel(), minlength=256)
-
-        found = in_threads(counted, train)
+        found = in_threads(lambda row: _pixels_by_number(row, column), train)
         self._refuse_two_ways_of_writing(np.stack(found) > 0, train, roles)
         pixels = np.sum(found, axis=0)
         present = [int(n) for n in np.flatnonzero(pixels)]
@@ -293,11 +290,7 @@ class ImageSegmentation(ReadsFiles):
         if space.numbers != (0, 1) or masks.NOT_A_CLASS in self.ignore:
             return
         column = str(self.roles.label)
-
-        def held(row: Row) -> np.ndarray:
-            return np.bincount(masks.decode(contents.content_of(row, column) or b"", row.place).ravel(), minlength=256)
-
-        holds = np.stack(in_threads(held, table)) > 0
+        holds = np.stack(in_threads(lambda row: _pixels_by_number(row, column), table)) > 0
         if holds[:, masks.NOT_A_CLASS].any() and not holds[:, 1].any():
             place = _place_of_mask(table.row(int(np.flatnonzero(holds[:, masks.NOT_A_CLASS])[0])), column)
             what = f"the {split} masks hold 0 and 255, those of training 0 and 1"
@@ -614,6 +607,11 @@ def _for_whole_pictures(processor: Any, height: int, width: int) -> Any:
         if name in settings:
             settings[name] = False
     return type(processor).from_dict(settings)
+
+
+def _pixels_by_number(row: Row, column: str) -> np.ndarray:
+    """How many pixels of a row's mask hold each number, (256,)."""
+    return np.bincount(masks.decode(contents.content_of(row, column) or b"", row.place).ravel(), minlength=256)
 
 
 def _place_of_mask(row: Row, column: str) -> str:

@@ -202,21 +202,21 @@ class IntentAndSlots(TagsWords):
         intent = self._intent_of(row) if train else None
         if train and intent is None:
             raise DataError("DATA-LABEL", f"there is no intent in column {_columns(self.roles)[0]!r}", where=row.place)
+        before, after = _text.frame_of(self.processor)
         for example in examples:
             example.parts = len(examples)
             known = {f.name: getattr(example.target, f.name) for f in fields(Words)}
-            example.target = _Command(**known, at=self._place(example.inputs["input_ids"]), intent=intent)
+            example.target = _Command(**known, at=self._place(example.length, before, after), intent=intent)
         return examples
 
-    def _place(self, ids: np.ndarray) -> int:
+    def _place(self, length: int, before: np.ndarray, after: np.ndarray) -> int:
         """Where the intent is read: at the token for the whole row; a decoder has seen all at the last."""
-        before, after = _text.frame_of(self.processor)
         whole = self.processor.cls_token_id
         if whole is not None and whole in before:
             return int(np.flatnonzero(before == whole)[0])
         if whole is not None and whole in after:
-            return int(len(ids) - len(after) + np.flatnonzero(after == whole)[0])
-        return len(ids) - 1
+            return int(length - len(after) + np.flatnonzero(after == whole)[0])
+        return length - 1
 
     def beginning(self, example: Example, tokens: int) -> Example:
         begun = super().beginning(example, tokens)
