@@ -21,7 +21,13 @@ import torch
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
 from unfreeze.errors import ModelError, ResourceError
-from unfreeze.machine import free_disk_bytes, is_out_of_memory, peak_memory_bytes, resident_memory_bytes
+from unfreeze.machine import (
+    forward_tokens,
+    free_disk_bytes,
+    is_out_of_memory,
+    peak_memory_bytes,
+    resident_memory_bytes,
+)
 from unfreeze.models.layers import LayerGroups, hold_statistics
 from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config
 from unfreeze.preparation import Prepared
@@ -273,7 +279,7 @@ def _evaluation_seconds(plan: Plan, lengths: Sequence[int], rates: _Rates) -> fl
     if not lengths:
         return 0.0
     array = np.asarray(lengths)
-    parts = length_batches(array, 2 * plan.settings.micro_batch_tokens)
+    parts = length_batches(array, forward_tokens(plan.machine["device"], plan.settings.micro_batch_tokens))
     return sum(rates.of(rates.forward, len(p), int(array[p].max())) for p in parts)
 
 

@@ -17,7 +17,7 @@ import torch
 from unfreeze.activations.boundary import entering_head
 from unfreeze.activations.rows import Rows
 from unfreeze.data.loading import length_batches
-from unfreeze.machine import in_smaller_parts
+from unfreeze.machine import forward_tokens, in_smaller_parts
 from unfreeze.models.layers import LayerGroups, backbone_of, device_of
 from unfreeze.tasks.base import Metric, Task
 from unfreeze.types import Batch, Example, Prediction, Row
@@ -77,7 +77,7 @@ def evaluate_examples(
     examples: Iterable[Example],
     *,
     source: Rows | None = None,
-    budget_tokens: int = 8192,
+    budget_tokens: int | None = None,
     precision: str = "fp32",
     intervals: bool = True,
     answers: bool = True,
@@ -92,7 +92,7 @@ def evaluate_examples(
         model: Put into eval mode; batches go where its weights are.
         examples: A list or a stream.
         source: Makes batches of them and gives the loss; default: the rows as they are.
-        budget_tokens: Of one batch, padding included.
+        budget_tokens: Of one batch, padding included; None: what is quick on the model's device.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         intervals: Whether to bootstrap.
         answers: Whether answers are wanted that take more than the forward that gives the loss (see `Task.generates`).
@@ -106,6 +106,7 @@ def evaluate_examples(
     worst: list[tuple[float, int]] = []
     counts = {"rows": 0, "cut": 0}
     writer = task if answers and task.generates and task.measures_answers else None
+    budget_tokens = budget_tokens or forward_tokens(device_of(model).type)
     if writer is not None:
         budget_tokens = max(1, budget_tokens // task.rows_in_one)
     rows = source or Rows(task, ())
@@ -177,13 +178,13 @@ def predict_rows(
     model: torch.nn.Module,
     rows: Iterable[Row],
     *,
-    budget_tokens: int = 8192,
+    budget_tokens: int | None = None,
     precision: str = "fp32",
 ) -> Iterator[Prediction]:
     """Answers in the order of the rows, a chunk at a time; labels are not needed."""
     model.eval()
     device = device_of(model)
-    budget_tokens = max(1, budget_tokens // task.rows_in_one)
+    budget = max(1, (budget_tokens or forward_tokens(device.type)) // task.rows_in_one)
 
     def answer(chunk: Sequence[Example], part: np.ndarray) -> list[Prediction]:
         batch = task.collate([chunk[i] for i in part]).to(device)
@@ -194,7 +195,7 @@ def predict_rows(
     def answers() -> Iterator[Prediction]:
         for chunk in _chunks(e for row in rows for e in task.encode(row, train=False)):
             found: list[Prediction | None] = [None] * len(chunk)
-            for part in length_batches([e.length for e in chunk], budget_tokens):
+            for part in length_batches([e.length for e in chunk], budget):
                 for positions, predictions in in_smaller_parts(part, functools.partial(answer, chunk)):
                     for position, prediction in zip(positions, predictions, strict=True):
                         found[position] = prediction
@@ -205,18 +206,19 @@ def predict_rows(
 
 
 def features_of(
-    model: torch.nn.Module, task: Task, examples: Sequence[Example], *, budget_tokens: int = 8192
+    model: torch.nn.Module, task: Task, examples: Sequence[Example], *, budget_tokens: int | None = None
 ) -> np.ndarray:
     """Mean over the tokens, or places, of the backbone's last hidden state, (examples, width) float32.
 
     Of a model whose backbone is no module of its own (Whisper's encoder) it is what enters the head.
     """
     model.eval()
+    device = device_of(model)
     backbone = backbone_of(model)
     groups = LayerGroups.of(model) if backbone is model else None
     found: list[np.ndarray | None] = [None] * len(examples)
-    for part in length_batches([e.length for e in examples], budget_tokens):
-        batch = task.collate([examples[i] for i in part]).to(device_of(model))
+    for part in length_batches([e.length for e in examples], budget_tokens or forward_tokens(device.type)):
+        batch = task.collate([examples[i] for i in part]).to(device)
         with torch.inference_mode():
             hidden = backbone(**batch.inputs)[0] if groups is None else entering_head(groups, model, batch.inputs)
             hidden = hidden.float()

@@ -97,6 +97,23 @@ def free_memory_bytes() -> int:
         return available
 
 
+# Without gradients nothing is kept for a backward, and layers whose hidden states stay in a CPU's cache are the
+# quickest: MiniLM did 147 GFLOP/s at 1,024 tokens on two cores, 123 at 8,192, which take eight times the memory.
+_FORWARD_TOKENS = {"cpu": 1024, "mps": 16384}
+_FORWARD_TOKENS_ELSEWHERE = 32768
+
+
+def forward_tokens(device: str, micro_batch_tokens: int | None = None) -> int:
+    """Tokens, padding included, that go through the model at once where no gradient is wanted.
+
+    Args:
+        device: Its type: ``cpu``, ``cuda``.
+        micro_batch_tokens: What training may use at once; without gradients twice as much.
+    """
+    most = _FORWARD_TOKENS.get(device, _FORWARD_TOKENS_ELSEWHERE)
+    return most if micro_batch_tokens is None else min(most, 2 * micro_batch_tokens)
+
+
 def free_disk_bytes(folder: os.PathLike[str] | str) -> int:
     """Free bytes where `folder` is, or will be."""
     import shutil

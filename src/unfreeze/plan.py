@@ -24,7 +24,7 @@ from unfreeze.activations.store import default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import ModelError, RecipeError
-from unfreeze.machine import Machine, free_disk_bytes
+from unfreeze.machine import Machine, forward_tokens, free_disk_bytes
 from unfreeze.models.layers import HEAD, LayerGroups
 from unfreeze.models.loading import ModelSource
 from unfreeze.preparation import Prepared
@@ -488,7 +488,8 @@ class _Decisions:
         train = Rows(self.prepared.task, self.prepared.train_examples)
         viewed = Views(train, self.prepared.task.recorded_views)
         splits = [s for s in (viewed, self.prepared.validation_examples) if s]
-        found = [recorded_groups(folder, name, s, settings.micro_batch_tokens) for s in splits]
+        at_once = forward_tokens(self.machine.device, settings.micro_batch_tokens)
+        found = [recorded_groups(folder, name, s, at_once) for s in splits]
         return frozenset.intersection(*found)
 
     def _total_length(self, schedule: Schedule, per_epoch: int) -> Duration | None:

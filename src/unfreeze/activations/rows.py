@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -80,7 +79,8 @@ class RecordedRows(Rows):
             recorded = self.store.vectors(positions).reshape(len(positions), *self.boundary.shape)
         else:
             recorded = self.store.vectors(positions)[:, None]
-        return replace(batch, recorded=torch.from_numpy(recorded))
+        batch.recorded = torch.from_numpy(recorded)
+        return batch
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         self.replay.show(batch.recorded, batch.inputs)

@@ -30,7 +30,7 @@ from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
 from unfreeze.evaluation import Evaluation, evaluate_examples
-from unfreeze.machine import give_back_device_memory, is_out_of_memory, not_enough_memory
+from unfreeze.machine import forward_tokens, give_back_device_memory, is_out_of_memory, not_enough_memory
 from unfreeze.models.layers import LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
@@ -570,7 +570,7 @@ class Engine:
             self.model,
             source.examples,
             source=source,
-            budget_tokens=2 * self._budget_tokens,
+            budget_tokens=forward_tokens(self.accelerator.device.type, self._budget_tokens),
             precision=self.settings.precision,
             intervals=False,
             answers=False,

@@ -22,8 +22,8 @@ from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows, Views
 from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of
 from unfreeze.errors import ResourceError
-from unfreeze.machine import is_out_of_memory
-from unfreeze.models.layers import LayerGroups
+from unfreeze.machine import forward_tokens, is_out_of_memory
+from unfreeze.models.layers import LayerGroups, device_of
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
@@ -251,11 +251,15 @@ class Sources:
             [folder / key_of(f) for f in facts],
             [{**f, "about": a} for f, a in zip(facts, shown, strict=True)],
             budget_bytes=self.settings.cache.budget_bytes,
-            budget_tokens=self.settings.micro_batch_tokens,
+            budget_tokens=self._tokens_at_once,
             reuse=self.settings.cache.reuse,
             say=lambda text: self.tell("notice", text=text),
             on_row=on_row,
         )
+
+    @property
+    def _tokens_at_once(self) -> int:
+        return forward_tokens(device_of(self.model).type, self.settings.micro_batch_tokens)
 
     def _about(self, rows: Rows) -> dict[str, Any]:
         """What `unfreeze cache` shows of a store; nothing recorded depends on it.
@@ -278,7 +282,7 @@ class Sources:
     def _facts_of(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Of rows, which are the same throughout: they are looked through once."""
         if id(examples) not in self._rows_seen:
-            self._rows_seen[id(examples)] = facts_of_rows(examples, self.settings.micro_batch_tokens), examples
+            self._rows_seen[id(examples)] = facts_of_rows(examples, self._tokens_at_once), examples
         return self._rows_seen[id(examples)][0]
 
 
