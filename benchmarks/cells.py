@@ -78,7 +78,7 @@ ACCURACY = {
 # and its time scaled from the speed cells of form b: it would take more than a cell.
 CURVES = {"imdb": (2000, 200, "c"), "sst2": (None, 500, "b")}  # rows, rows held out, form of the peer
 CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
-    "imdb": ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "2 epochs"}),
+    "imdb": ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "3 epochs"}),
     "sst2": ({"span": "head", "epochs": "1 epoch"}, {"span": "all", "epochs": "1 epoch", "learning_rate": 1e-4}),
 }
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
