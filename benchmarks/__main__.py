@@ -144,13 +144,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _run_in_this_process(cell: Cell, runs: Path, tiny: bool) -> int:
     """Measure one cell and print its values as one line; whatever libraries print goes to standard error."""
-    from benchmarks.ours import Unfinished
 
     line, status = sys.stdout, _DONE
     with contextlib.redirect_stdout(sys.stderr):
         try:
             values = cells.execute(cell, runs, tiny=tiny)
-        except Unfinished as unfinished:
+        except measure.Unfinished as unfinished:
             values, status = {"cause": str(unfinished)}, _PARTIAL
         except Exception as error:
             traceback.print_exc()

@@ -8,6 +8,7 @@ kind            question
 ``recorded``    what does a frozen part cost that is computed once, beside the Trainer with the same layers frozen?
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
 ``pictures``    what does a new head on pictures cost, reading them included, beside the Trainer with the same frozen?
+``tags``        what do tags of words cost beside the Trainer, in full and from the top, and how good are they?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
 ``curves``      how soon is a model as good that is unfrozen from the top, beside the Trainer's full fine-tuning?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
@@ -21,6 +22,7 @@ kind            question
 from __future__ import annotations
 
 import fnmatch
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,15 +35,18 @@ from benchmarks.material import (
     MINILM,
     MOBILENET,
     Job,
+    counted_spans,
     data_folder,
     drawn,
     model_argument,
     model_folder,
     read,
     read_pictures,
+    read_tagged,
     right_answers,
     with_head,
 )
+from benchmarks.results import f1_of
 
 ROUNDS = (1, 2, 3)
 SEEDS = (0, 1, 2)
@@ -56,6 +61,12 @@ SYSTEMS = ("a", "b", "c", "u")
 # pass and the head.
 FROZEN = {"head": (5, ("b", "u", "again", "pass")), "last(2)": (4, ("b", "u"))}
 PICTURES, PICTURE_EPOCHS, PICTURE_RATE = ("clothing_small",), 5, 1e-3
+# Rows, epochs, rate; and the phases of `r`, which trains from the top on recorded inputs with the plan's own rates.
+TAGS = {"conll2003": (4000, 3, 1e-4)}
+TAG_PHASES: tuple[dict[str, Any], ...] = (
+    {"span": "head", "epochs": "1 epoch"},
+    {"span": "last(2)", "epochs": "3 epochs"},
+)
 UNDONE = (
     "attention-dropout-off",
     "micro-batches",
@@ -75,13 +86,15 @@ ACCURACY = {
 # The peer fine-tunes all. On long texts the head and then the top third are trained, both on recorded inputs: there the
 # frozen part costs most, and the top third is as good. On short ones it is not (.860 where .875 is had); one epoch of
 # all is, once the head has learned. On long texts the accuracy of the peer is taken without attention dropout (form c)
-# and its time scaled from the speed cells of form b: it would take more than a cell.
+# and its time scaled from form b on some of the rows: it would take more than a cell.
 CURVES = {"imdb": (2000, 200, "c"), "sst2": (None, 500, "b")}  # rows, rows held out, form of the peer
 CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
     "imdb": ({"span": "head", "epochs": "3 epochs"}, {"span": "last(2)", "epochs": "3 epochs"}),
     "sst2": ({"span": "head", "epochs": "1 epoch"}, {"span": "all", "epochs": "1 epoch", "learning_rate": 1e-4}),
 }
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
+CURVE_SCALED_ROWS = 400
+CURVE_PART_SECONDS = 11 * 60  # of the peer's training in one process: its answers follow
 CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the cell
 # Beside texts: tags of words, answers to questions, pictures, their pixels; and intents, whose rows have tags, too.
 OTHER_DEFAULTS = (
@@ -113,7 +126,17 @@ class Cell:
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
-    timed = [*_timed(), *_recorded(), *_pictures(), *_accuracy(), *_curves(), *_evaluation(), *_flat(), *_plans()]
+    timed = [
+        *_timed(),
+        *_recorded(),
+        *_pictures(),
+        *_tags(),
+        *_accuracy(),
+        *_curves(),
+        *_evaluation(),
+        *_flat(),
+        *_plans(),
+    ]
     return [*timed, *_transfer(), *_defaults()]
 
 
@@ -168,6 +191,14 @@ def _pictures() -> Iterator[Cell]:
                 yield Cell(f"pictures/{data}/{turn}/{system}", "pictures", data, MOBILENET, options)
 
 
+def _tags() -> Iterator[Cell]:
+    for data, (rows, epochs, rate) in TAGS.items():
+        for seed in SEEDS:
+            for system in ("b", "u", "r"):
+                options = {"rows": rows, "epochs": epochs, "rate": rate, "seed": seed, "system": system}
+                yield Cell(f"tags/{data}/{seed}/{system}", "tags", data, MINILM, options)
+
+
 def _accuracy() -> Iterator[Cell]:
     for name, (data, rows, epochs, rate, test_rows) in ACCURACY.items():
         for seed in SEEDS:
@@ -180,7 +211,7 @@ def _accuracy() -> Iterator[Cell]:
 def _curves() -> Iterator[Cell]:
     for data, (rows, held_out, form) in CURVES.items():
         for seed in SEEDS:
-            for system in ("u", form):
+            for system in ("u", form, *(("scale",) if form != "b" else ())):
                 options = {"rows": rows, "held_out": held_out, "seed": seed, "system": system}
                 yield Cell(f"curves/{data}/{seed}/{system}", "curves", data, MINILM, options)
 
@@ -246,6 +277,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "without": _run_timed,
         "recorded": _run_recorded,
         "pictures": _run_pictures,
+        "tags": _run_tags,
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
         "curves": _run_curves,
@@ -255,7 +287,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "defaults": _run_defaults,
         "transfer": _run_transfer,
     }
-    if cell.kind == "defaults":
+    if cell.kind in ("defaults", "curves"):
         return kinds[cell.kind](cell, runs / cell.name.replace("/", "-"), tiny)
     with tempfile.TemporaryDirectory() as folder:
         return kinds[cell.kind](cell, Path(folder), tiny)
@@ -361,6 +393,41 @@ def _run_pictures(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     }
 
 
+def _run_tags(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    assert cell.data is not None
+    assert cell.model is not None
+    options, seed = cell.options, cell.options["seed"]
+    rows = drawn(read_tagged(cell.data, "train"), TINY_ROWS if tiny else options["rows"], seed)
+    test = read_tagged(cell.data, "test")
+    test = test[:TINY_TEST_ROWS] if tiny else test
+    job = Job(model_folder(cell.model), rows, 1 if tiny else options["epochs"], seed, rate=options["rate"])
+    meter = measure.Meter()
+    if options["system"] == "b":
+        from benchmarks import peers
+
+        answer = peers.fine_tune_tags(job, meter, folder / "run")
+        whole = measure.process_seconds()
+        answers = answer(test)
+    else:
+        from benchmarks import ours
+
+        phases = TAG_PHASES if options["system"] == "r" else None
+        run = ours.fine_tune_tags(job, meter, folder / "run", phases)
+        whole = measure.process_seconds()
+        answers = [p.label for p in run.predict([{"tokens": list(row.words)} for row in test])]
+    counts = counted_spans(answers, test)
+    return {
+        "rows": len(job.rows),
+        "epochs": job.epochs,
+        "training_seconds": meter.seconds,
+        "whole_seconds": whole,
+        "memory_bytes": meter.memory_bytes,
+        "computed_tokens": meter.computed_tokens,
+        "f1": f1_of(counts),
+        "spans": counts,
+    }
+
+
 def _run_tutorial(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     from benchmarks import peers
 
@@ -401,25 +468,32 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     rows = drawn(everything, len(everything) if wanted is None else wanted + held_out, seed)
     job = Job(model_folder(cell.model), rows[held_out:], CURVE_PEER_EPOCHS, seed, rate=CURVE_PEER_RATE)
     test = drawn(read(cell.data, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
-    texts, meter = [row.text for row in test], measure.Meter()
+    texts, meter, before = [row.text for row in test], measure.Meter(), 0.0
     if options["system"] == "u":
         from benchmarks import ours
 
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
         run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES[cell.data], meter, folder / "run")
-        answers, own = [p.label for p in run.predict(texts)], {}
+        answers = [p.label for p in run.predict(texts)]
     else:
         from benchmarks import peers
 
-        trained = peers.fine_tune(job, options["system"], meter, folder / "run", held_out=rows[:held_out])
-        curve, answers = trained.curve, trained.predict(texts)
-        own = {"evaluation_seconds": trained.evaluation_seconds}
+        if options["system"] == "scale":
+            job = replace(job, rows=job.rows[:CURVE_SCALED_ROWS], epochs=1)
+            peers.fine_tune(job, "b", meter, folder / "run")
+            return {"train_rows": len(job.rows), "training_seconds": meter.seconds}
+        most = CURVE_PART_SECONDS
+        trained = peers.fine_tune(
+            job, options["system"], meter, folder / "run", held_out=rows[:held_out], most_seconds=most
+        )
+        curve, answers, before = trained.curve, trained.predict(texts), trained.seconds_before
+    shutil.rmtree(folder)
     right = right_answers(answers, test)
     return {
         "accuracy": right.count("1") / len(right),
         "right": right,
         "train_rows": len(job.rows),
-        "training_seconds": meter.seconds,
-        **own,
+        "training_seconds": before + meter.seconds,
         "memory_bytes": meter.memory_bytes,
         "curve": [[round(seconds, 2), round(accuracy, 4)] for seconds, accuracy in curve],
     }

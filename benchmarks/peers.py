@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.material import Job, LabelledText
-from benchmarks.measure import Meter
+from benchmarks.material import Job, LabelledText, TaggedWords
+from benchmarks.measure import Meter, Unfinished
 
 FORMS = ("a", "b", "c")
 LONGEST_TOKENS = 512
@@ -38,7 +38,7 @@ class Trained:
         labels: Output to label.
         share_of_steps: Part of the job's steps that was really made.
         curve: Seconds since the start of training and accuracy on the rows held out, at each evaluation.
-        evaluation_seconds: That all of them took.
+        seconds_before: Of training in earlier processes.
     """
 
     trainer: Any
@@ -46,7 +46,7 @@ class Trained:
     labels: list[str]
     share_of_steps: float
     curve: list[tuple[float, float]] = field(default_factory=list)
-    evaluation_seconds: float = 0.0
+    seconds_before: float = 0.0
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label of each text, in order."""
@@ -68,6 +68,7 @@ def fine_tune(
     most_steps: int | None = None,
     trained: tuple[str, ...] | None = None,
     held_out: Sequence[LabelledText] = (),
+    most_seconds: float | None = None,
 ) -> Trained:
     """Train, and write the model.
 
@@ -80,6 +81,10 @@ def fine_tune(
             the time of all follows from the time of some.
         trained: Beginnings of the names of the parameters that train; the others are frozen. None: all train.
         held_out: Rows that are evaluated on four times an epoch; the best weights are kept, as unfreeze does.
+        most_seconds: Of training in one process: then it stops, and the next call goes on from `output`.
+
+    Raises:
+        Unfinished: The time was up.
     """
     import transformers
 
@@ -94,7 +99,7 @@ def fine_tune(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith(trained))
     arguments = _arguments(job, output, by_length=form != "a", max_steps=steps if steps < all_steps else -1)
-    following = _following(meter)
+    following = _following(meter, output / "following.pt", most_seconds)
     if held_out:
         arguments.eval_strategy, arguments.eval_steps = "steps", -(-all_steps // (4 * job.epochs))
         arguments.per_device_eval_batch_size = 64
@@ -109,10 +114,71 @@ def fine_tune(
     )
     meter.watch(trainer.model)
     with meter:
-        trainer.train()
+        trainer.train(
+            resume_from_checkpoint=transformers.trainer_utils.get_last_checkpoint(output) if held_out else None
+        )
+        if following.is_stopped:
+            following.write()
+            raise Unfinished(f"stopped at step {trainer.state.global_step}")
         following.give_back_best(model)
     trainer.save_model()
-    return Trained(trainer, encode, job.labels, steps / all_steps, following.curve, following.evaluation_seconds)
+    return Trained(trainer, encode, job.labels, steps / all_steps, following.curve, following.seconds_before)
+
+
+def fine_tune_tags(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[TaggedWords]], list[list[str]]]:
+    """Train all weights on tagged words as the example script does: the first token of a word has its tag.
+
+    Form b: padded to the longest of a batch, batches of like length, fused AdamW.
+
+    Returns:
+        What answers rows with a tag for each word.
+    """
+    import datasets
+    import torch
+    import transformers
+
+    transformers.set_seed(job.seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
+
+    def encode(rows: Sequence[TaggedWords]) -> list[dict[str, Any]]:
+        found = tokenizer([list(row.words) for row in rows], is_split_into_words=True, truncation=True)
+        encoded = []
+        for i, row in enumerate(rows):
+            words = found.word_ids(i)
+            is_first = [
+                word is not None and word != before for before, word in zip([None, *words], words, strict=False)
+            ]
+            tags = [job.labels.index(row.tags[w]) if f else -100 for f, w in zip(is_first, words, strict=True)]
+            encoded.append({"input_ids": found["input_ids"][i], "labels": tags})
+        return encoded
+
+    model = transformers.AutoModelForTokenClassification.from_pretrained(
+        job.model, num_labels=len(job.labels), dtype="float32"
+    )
+    trainer = transformers.Trainer(
+        model,
+        _arguments(job, output, by_length=True, max_steps=-1),
+        train_dataset=datasets.Dataset.from_list(encode(job.rows)),
+        data_collator=transformers.DataCollatorForTokenClassification(tokenizer),
+    )
+    meter.watch(model)
+    with meter:
+        trainer.train()
+    trainer.save_model()
+
+    def answer(rows: Sequence[TaggedWords]) -> list[list[str]]:
+        model.eval()
+        answers = []
+        for start in range(0, len(rows), 32):
+            encoded = [tokenizer(list(r.words), is_split_into_words=True) for r in rows[start : start + 32]]
+            with torch.inference_mode():
+                best = model(**tokenizer.pad(encoded, return_tensors="pt")).logits.argmax(-1)
+            for i, one in enumerate(encoded):
+                firsts = {word: place for place, word in reversed(list(enumerate(one.word_ids()))) if word is not None}
+                answers.append([job.labels[int(best[i, firsts[word]])] for word in sorted(firsts)])
+        return answers
+
+    return answer
 
 
 def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[str]], list[str]]:
@@ -165,20 +231,36 @@ def _pixels(files: Sequence[str], processor: Any) -> Any:
     return torch.cat(found)
 
 
-def _following(meter: Meter) -> Any:
-    """A callback that notes when an evaluation was done and what it found, and keeps the best weights in memory."""
+def _following(meter: Meter, place: Path, most_seconds: float | None) -> Any:
+    """A callback that notes when an evaluation was done and what it found, and keeps the best weights in memory.
+
+    Args:
+        meter: Of this process.
+        place: Where it lies between processes.
+        most_seconds: When to stop; None: never.
+    """
+    import torch
     import transformers
 
     class Following(transformers.TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.curve: list[tuple[float, float]] = []
-            self.evaluation_seconds = 0.0
+            self.seconds_before = 0.0
             self.best: tuple[float, dict[str, Any]] | None = None
+            self.is_stopped = False
+            if place.is_file():
+                self.curve, self.best, self.seconds_before = torch.load(place, weights_only=True)
+
+        def write(self) -> None:
+            torch.save((self.curve, self.best, self.seconds_before + meter.so_far()), place)
+
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            if most_seconds is not None and meter.so_far() > most_seconds and state.global_step < state.max_steps:
+                self.is_stopped = control.should_save = control.should_training_stop = True
 
         def on_evaluate(self, arguments: Any, state: Any, control: Any, *, model: Any, metrics: Any, **_: Any) -> None:
             accuracy = metrics["eval_accuracy"]
-            self.curve.append((meter.so_far(), accuracy))
-            self.evaluation_seconds += metrics["eval_runtime"]
+            self.curve.append((self.seconds_before + meter.so_far(), accuracy))
             if self.best is None or accuracy > self.best[0]:
                 self.best = accuracy, {name: tensor.clone() for name, tensor in model.state_dict().items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks import cells
-from benchmarks.rendering import curve_file, curve_pairs, stretched, time_factor
+from benchmarks.rendering import curve_file, curve_pairs, peers_factor
 from benchmarks.results import Results
 
 _COLOURS = ("#0072b2", "#d55e00")  # of Okabe and Ito, told apart with any colour vision
@@ -22,14 +22,14 @@ def draw(results: Results, folder: Path) -> list[Path]:
         pairs = curve_pairs(done, data)
         if not pairs:
             continue
-        factor, how = time_factor(done, data)
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
-        for system, (name, stretch) in enumerate((("unfreeze", 1.0), (f"Trainer{how}", factor))):
-            for number, pair in enumerate(pairs.values()):
+        for system, name in enumerate(("unfreeze", "Trainer")):
+            for number, (seed, pair) in enumerate(pairs.items()):
                 seconds, accuracy = zip(*pair[system]["curve"], strict=True)
                 label = name if number == 0 else None
-                at = [stretched(pair[system], s, stretch) for s in seconds]
+                factor = peers_factor(done, data, seed) if system else 1.0
+                at = [factor * s for s in seconds]
                 axes.plot(at, accuracy, "o-", ms=3, lw=1, color=_COLOURS[system], label=label)
         axes.set_xscale("log")
         axes.set_xlabel("seconds of training, evaluations included")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import cells
-from benchmarks.results import Record, Results, median, paired_difference
+from benchmarks.results import Record, Results, median, paired_difference, paired_f1_difference
 
 NON_INFERIORITY_MARGIN = -0.015
 BUSY_SHARE = 0.1
@@ -16,6 +16,7 @@ _SYSTEM_NAMES = {
     "b": "b  Trainer at its best",
     "c": "c  b without attention dropout",
     "u": "u  unfreeze",
+    "r": "r  unfreeze, from the top on recorded inputs",
 }
 _RECORDED_NAMES = {
     "b": "b  Trainer at its best, the same layers frozen",
@@ -180,6 +181,41 @@ def _recorded(done: Records) -> list[str]:
     return lines
 
 
+def _tags(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data, (rows, epochs, rate) in cells.TAGS.items():
+        found = {s: {n: done[k].values for n in cells.SEEDS if (k := f"tags/{data}/{n}/{s}") in done} for s in "bur"}
+        if not found["b"] or not found["u"]:
+            continue
+        lines += [
+            f"**{data}**, {rows:,} rows, MiniLM, {epochs} epochs, batches of 16, rate {rate:g}; all test rows; "
+            f"r: {_phases(cells.TAG_PHASES)}, on recorded inputs",
+            "",
+            "| system | training | whole process | memory above the loaded model | F1 of the spans, mean "
+            "| training of b, times | whole of b, times | F1 minus b's, points, 95 % interval |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for system, of_seeds in found.items():
+            values, both = list(of_seeds.values()), [n for n in of_seeds if n in found["b"]]
+            if not both:
+                continue
+            spans = [[found[s][n]["spans"] for n in both] for s in (system, "b")]
+            lines.append(
+                _row(
+                    _SYSTEM_NAMES[system],
+                    _seconds([v["training_seconds"] for v in values]),
+                    _seconds([v["whole_seconds"] for v in values]),
+                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    f"{sum(v['f1'] for v in values) / len(values):.4f}",
+                    _ratios(found["b"], of_seeds, "training_seconds"),
+                    _ratios(found["b"], of_seeds, "whole_seconds"),
+                    "" if system == "b" else _points(paired_f1_difference(spans[0], spans[1])),
+                )
+            )
+        lines.append("")
+    return lines
+
+
 def _pictures(done: Records) -> list[str]:
     lines: list[str] = []
     for data in cells.PICTURES:
@@ -291,7 +327,7 @@ def _curves(done: Records) -> list[str]:
         pairs = curve_pairs(done, data)
         if not pairs:
             continue
-        factor, how = time_factor(done, data)
+        how = "" if form == "b" else f" (b, scaled from {cells.CURVE_SCALED_ROWS} rows)"
         name = _SYSTEM_NAMES[form]
         first = next(iter(pairs.values()))[0]
         lines += [
@@ -305,7 +341,8 @@ def _curves(done: Records) -> list[str]:
             "|---|---|---|---|---|---|---|---|",
         ]
         for seed, (ours, theirs) in pairs.items():
-            seconds = ours["training_seconds"], stretched(theirs, theirs["training_seconds"], factor)
+            factor = peers_factor(done, data, seed)
+            seconds = ours["training_seconds"], factor * theirs["training_seconds"]
             difference = _points(paired_difference([ours["right"]], [theirs["right"]]))
             reached = next((s for s, accuracy in ours["curve"] if accuracy >= theirs["curve"][-1][1]), None)
             lines.append(
@@ -340,42 +377,26 @@ def _verdict(difference: Sequence[float]) -> str:
 def curve_pairs(done: Records, data: str) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
     """Seed to the values of unfreeze and of its peer, where both are there."""
     form = cells.CURVES[data][2]
-    names = {seed: (f"curves/{data}/{seed}/u", f"curves/{data}/{seed}/{form}") for seed in cells.SEEDS}
-    return {
-        seed: (done[u].values, done[peer].values) for seed, (u, peer) in names.items() if u in done and peer in done
-    }
+    found = {}
+    for seed in cells.SEEDS:
+        systems = ("u", form) if form == "b" else ("u", form, "scale")
+        records = [done[name] for system in systems if (name := f"curves/{data}/{seed}/{system}") in done]
+        if len(records) == len(systems):
+            found[seed] = records[0].values, records[1].values
+    return found
 
 
-def time_factor(done: Records, data: str) -> tuple[float, str]:
-    """What a step of form b takes longer than one of the form that was run; and how to say so.
+def peers_factor(done: Records, data: str, seed: int) -> float:
+    """By what the peer's seconds are multiplied: 1, or what makes them those of form b on as many rows and epochs.
 
-    From rounds of the speed cells on the same kind of processor.
+    Its evaluations are then left out, in the peer's favour.
     """
     form = cells.CURVES[data][2]
     if form == "b":
-        return 1.0, ""
-    processors = {r.machine.get("processor") for name, r in done.items() if name.startswith(f"curves/{data}/")}
-    rounds = [
-        [done[f"speed/{data}/{n}/{s}"] for s in ("b", form)]
-        for n in cells.ROUNDS
-        if all(f"speed/{data}/{n}/{s}" in done for s in ("b", form))
-    ]
-    ratios = [
-        b.values["training_seconds"] / other.values["training_seconds"]
-        for b, other in rounds
-        if processors == {b.machine.get("processor")} == {other.machine.get("processor")}
-    ]
-    if not ratios:
-        return 1.0, f" ({form}, not scaled: no speed cells of this processor)"
-    return median(ratios), f" (b, scaled: its steps take {median(ratios):.2f} times those of {form})"
-
-
-def stretched(values: dict[str, Any], seconds: float, factor: float) -> float:
-    """Seconds of training in which all but the evaluations, which have no dropout, took `factor` times as long."""
-    if factor == 1:
-        return seconds
-    evaluating = values["evaluation_seconds"] * seconds / values["training_seconds"]
-    return factor * (seconds - evaluating) + evaluating
+        return 1.0
+    theirs, scale = done[f"curves/{data}/{seed}/{form}"].values, done[f"curves/{data}/{seed}/scale"].values
+    passes = cells.CURVE_PEER_EPOCHS * theirs["train_rows"] / scale["train_rows"]
+    return float(passes * scale["training_seconds"] / theirs["training_seconds"])
 
 
 def curve_file(data: str) -> str:
@@ -526,6 +547,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("Full fine-tuning: time and memory", _speed),
     ("The frozen part, computed once", _recorded),
     ("A head on pictures, computed once", _pictures),
+    ("Tags of words, beside the Trainer", _tags),
     ("What each decision contributes", _without),
     ("The tutorial's padding=True inside map", _tutorial),
     ("Accuracy beside the Trainer", _accuracy),

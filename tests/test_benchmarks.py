@@ -55,9 +55,10 @@ def test_every_question_has_its_cells() -> None:
         "without": 2 * 3 * 7,
         "recorded": 2 * 3 * (4 + 2),
         "pictures": 3 * 2,
+        "tags": 3 * 3,
         "tutorial": 2,
         "accuracy": 3 * 3 * 2,
-        "curves": 2 * 3 * 2,
+        "curves": 2 * 3 * 2 + 3,
         "evaluation": 2,
         "flat": 2,
         "plan": 5,
@@ -109,6 +110,21 @@ def test_without_data_it_is_said_what_to_set(monkeypatch: pytest.MonkeyPatch, tm
 def test_right_answers_are_one_sign_a_row() -> None:
     rows = [material.LabelledText("a", "pos"), material.LabelledText("b", "neg")]
     assert material.right_answers(["pos", "pos"], rows) == "10"
+
+
+def test_tagged_sentences_are_read_by_their_first_and_last_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_made_up_tags(tmp_path)
+    monkeypatch.setenv("UNFREEZE_DATA", str(tmp_path))
+    first, second, *_ = material.read_tagged("conll2003", "train")
+    assert first == (("Ada", "Byron", "sings"), ("B-PER", "I-PER", "O"))
+    assert second == (("Rain", "in", "Oslo"), ("O", "O", "B-LOC"))
+
+
+def test_spans_are_counted_by_row() -> None:
+    rows = [material.TaggedWords(("a", "b", "c"), ("B-X", "I-X", "B-Y")), material.TaggedWords(("d",), ("O",))]
+    assert material.counted_spans([["B-X", "O", "B-Y"], ["B-X"]], rows) == ["10", "21", "20"]  # right, found, wanted
 
 
 # instruments -----------------------------------------------------------------------------------------------------
@@ -213,6 +229,21 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert high - low > 2 * (high_same - low_same)
 
 
+def test_f1_is_of_all_spans_together() -> None:
+    assert results.f1_of(["10", "21", "20"]) == pytest.approx(2 * 1 / (3 + 2))
+
+
+def test_a_difference_of_f1_is_that_of_the_means_with_an_interval_around_it() -> None:
+    wanted = "1" * 400
+    good, bad = ["1" * 360 + "0" * 40, wanted, wanted], ["1" * 320 + "0" * 80, wanted, wanted]
+    value, low, high = results.paired_f1_difference([good] * 3, [bad] * 3)
+    assert value == pytest.approx(0.1)
+    # 40 rows of 400 that only ours has right: the standard error of a share of a tenth
+    half = 1.96 * (0.1 * 0.9 / 400) ** 0.5
+    assert (low, high) == (pytest.approx(0.1 - half, abs=0.004), pytest.approx(0.1 + half, abs=0.004))
+    assert results.paired_f1_difference([good], [good]) == (0.0, 0.0, 0.0)
+
+
 # the page --------------------------------------------------------------------------------------------------------
 
 
@@ -292,17 +323,16 @@ def test_a_baseline_stands_there_with_its_difference_and_interval_in_order(tmp_p
 
 def test_curves_stand_beside_the_peer_scaled_to_its_best_form_and_are_drawn(tmp_path: Path) -> None:
     values = {"accuracy": 0.5, "right": "10" * 50, "train_rows": 2000, "training_seconds": 20.0}
-    theirs = {**values, "training_seconds": 110.0, "evaluation_seconds": 10.0}
+    theirs = {**values, "training_seconds": 110.0}
     found = Results(tmp_path / "results")
-    found.add(record("curves/imdb/2/u", **values, evaluation_seconds=0.0, curve=[[5.0, 0.4], [20.0, 0.5]]))
+    found.add(record("curves/imdb/2/u", **values, curve=[[5.0, 0.4], [20.0, 0.5]]))
     found.add(record("curves/imdb/2/c", **theirs, curve=[[50.0, 0.3], [110.0, 0.4]]))
-    for turn in cells.ROUNDS:
-        found.add(speed("b", turn, 30.0))
-        found.add(speed("c", turn, 15.0))
+    assert "Accuracy over seconds" not in rendering.render(found)  # what form b takes is not known
+    found.add(record("curves/imdb/2/scale", train_rows=400, training_seconds=21.0))
     shown = rendering.render(found)
     line = next(x for x in shown.splitlines() if x.startswith("| 2 | 0.5000"))
-    assert line.endswith("| 20 s | 210 s | 10.50 | after 5 s |")  # 2 x 100 of steps, 10 of evaluations
-    assert "(b, scaled: its steps take 2.00 times those of c)" in shown
+    assert line.endswith("| 20 s | 210 s | 10.50 | after 5 s |")  # 21 s for 400 rows, 2 epochs of 2,000
+    assert "(b, scaled from 400 rows)" in shown
     assert "The lower bound is above -1.5 points." in shown
     (picture,) = pictures.draw(found, tmp_path)
     assert picture.name in shown
@@ -447,7 +477,7 @@ _EVERY_KIND = """
 import json, sys
 from pathlib import Path
 
-from benchmarks import cells, material, peers
+from benchmarks import cells, material, measure, peers
 from unfreeze import api
 from unfreeze.errors import Interrupted
 from unfreeze.testing import tiny_image_model
@@ -476,6 +506,15 @@ logits = [trained.trainer.predict(trained.encode([text])).predictions[0].tolist(
 trained.trainer.args.train_sampling_strategy = "group_by_length"
 trained.labels = ["0", "1"]
 found["order"] = [trained.logits(texts).tolist(), logits]
+found["parts"] = 0
+while True:
+    try:
+        job = material.Job(model, rows * 3, 1, 0)
+        trained = peers.fine_tune(job, "c", peers.Meter(), folder / "parts", held_out=rows, most_seconds=0)
+        break
+    except measure.Unfinished:
+        found["parts"] += 1
+found["curve of parts"] = [trained.curve, trained.seconds_before]
 found["tutorial in three map batches"] = cells.execute(cells.find("tutorial/sst2"), folder / "runs", tiny=True)
 print(json.dumps(found), file=sys.__stdout__, flush=True)
 """
@@ -487,11 +526,15 @@ _TRIED = (
     "recorded/last(2)/sst2/1/b",
     "pictures/clothing_small/1/b",
     "pictures/clothing_small/1/u",
+    "tags/conll2003/0/b",
+    "tags/conll2003/0/u",
+    "tags/conll2003/0/r",
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
     "curves/imdb/0/u",
     "curves/imdb/0/c",
+    "curves/imdb/0/scale",
     "flat/20000",
     "plan/sst2/gradual",
     "transfer/200/0/pretrained",
@@ -523,12 +566,23 @@ def _write_made_up_data(root: Path) -> None:
         made = rows(count, 30)
         columns = {"text": [t for t, _ in made], "label": ["pos" if y else "neg" for _, y in made]}
         pyarrow.parquet.write_table(pyarrow.table(columns), root / "dev" / "imdb" / f"{split}.parquet")
+    _write_made_up_tags(root)
     for split, count in (("train", 15), ("test", 10)):
         for label, shade in (("dark", 40), ("light", 200)):
             folder = root / "dev" / "clothing_small" / split / label
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.new("RGB", (24 + i, 20), (shade + i,) * 3).save(folder / f"{i}.jpg")
+
+
+def _write_made_up_tags(root: Path) -> None:
+    folder = root / "dev" / "conll2003"
+    folder.mkdir(parents=True)
+    sings = "Ada NNP B-NP B-PER\nByron NNP I-NP I-PER\nsings VBZ B-VP O\n"
+    rains = "Rain NN B-NP O\nin IN B-PP O\nOslo NNP B-NP B-LOC\n"
+    for split, count in (("train", 20), ("test", 8)):
+        text = "-DOCSTART- -X- -X- O\n\n" + f"{sings}\n{rains}\n" * count
+        (folder / f"{split}.txt").write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -606,6 +660,15 @@ def test_the_peers_answers_come_in_the_order_of_the_texts(measured: dict[str, di
     assert not np.allclose(together[0], together[1], atol=1e-5), "texts of different lengths have different answers"
 
 
+def test_a_peer_that_is_stopped_after_every_step_goes_on_where_it_was(measured: dict[str, dict[str, Any]]) -> None:
+    assert measured["parts"] == 2  # three steps
+    curve, before = measured["curve of parts"]
+    seconds = [point[0] for point in curve]
+    assert len(seconds) == 3
+    assert seconds == sorted(seconds)
+    assert 0 < before < seconds[-1]
+
+
 def test_curves_begin_with_training_and_end_within_it(measured: dict[str, dict[str, Any]]) -> None:
     for system in "uc":
         found = measured[f"curves/imdb/0/{system}"]
@@ -629,6 +692,17 @@ def test_pictures_are_the_same_for_both_systems(measured: dict[str, dict[str, An
     for found in (ours, theirs):
         assert found["rows"] == cells.TINY_ROWS
         assert len(found["right"]) == cells.TINY_TEST_ROWS
+        assert 0 < found["training_seconds"] < found["whole_seconds"]
+
+
+def test_tags_are_asked_of_the_same_rows_and_counted_alike(measured: dict[str, dict[str, Any]]) -> None:
+    for system in "bur":
+        found = measured[f"tags/conll2003/0/{system}"]
+        assert found["rows"] == cells.TINY_ROWS
+        right, said, wanted = found["spans"]
+        assert wanted == "1" * cells.TINY_TEST_ROWS
+        assert len(right) == len(said) == cells.TINY_TEST_ROWS
+        assert found["f1"] == results.f1_of(found["spans"])
         assert 0 < found["training_seconds"] < found["whole_seconds"]
 
 
@@ -663,7 +737,7 @@ def test_what_was_measured_can_be_rendered(measured: dict[str, dict[str, Any]], 
 
 def test_a_run_with_defaults_stops_itself_when_its_time_is_up(tmp_path: Path) -> None:
     wait = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: exit(75)); time.sleep(600)"
-    with pytest.raises(ours.Unfinished):
+    with pytest.raises(measure.Unfinished):
         ours._run_for(0.5, [sys.executable, "-c", wait])
 
 
