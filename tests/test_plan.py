@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,26 @@ def test_the_cost_of_a_checkpoint_stands_beside_the_time_between_them(tmp_path: 
     usual = planned(tmp_path / "usual")
     assert "train.checkpoint_steps" not in {choice.key for choice in usual.choices}
     assert usual.settings.checkpoint_steps is None
+
+
+def test_what_is_recorded_already_is_room_for_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[Plan.__module__]  # unfreeze.plan itself is the function of that name
+    monkeypatch.setattr(module, "free_disk_bytes", lambda folder: 8_000_000_000)
+    cache = {"folder": str(tmp_path / "cache")}
+    assert planned(tmp_path, cache=cache).settings.cache.budget_bytes == 4_000_000_000
+    monkeypatch.setattr(module, "bytes_held", lambda folder: 4_000_000_000)
+    assert planned(tmp_path, cache=cache).settings.cache.budget_bytes == 6_000_000_000
+    # Nobody can have more than there is.
+    asked = planned(tmp_path, cache={**cache, "budget": "100 GB"})
+    assert asked.settings.cache.budget_bytes == 12_000_000_000
+
+
+def test_the_folder_of_recordings_holds_from_any_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, found in (("cache", tmp_path / "cache"), ("~/scratch", Path.home() / "scratch")):
+        assert planned(tmp_path, cache={"folder": name}).settings.cache.folder == str(found)
 
 
 @pytest.mark.parametrize("key", ["train.learning_rate", "train.head_learning_rate"])

@@ -5,6 +5,7 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +20,7 @@ from rich.console import Console
 from unfreeze import durable
 from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect, lacking_disk
-from unfreeze.data.sources import read
+from unfreeze.data.sources import keep, kept, read
 from unfreeze.data.table import Table
 from unfreeze.errors import (
     Interrupted,
@@ -49,6 +50,8 @@ from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
 
 RUNS_FOLDER = "runs"
+# In a run: rows that were given as Python objects.
+_KEPT_DATA, _KEPT_TEST = "data", "test-data"
 
 
 class TrainedRun(Run):
@@ -121,7 +124,8 @@ def train(
     Args:
         data: A file, folder or Hub id; or a DataFrame, a `datasets.Dataset`, a list of dicts.
         task: For example ``text-classification``; default: that.
-        model: A Hub id, a folder, a finished run to go on from, or ``builtin:text`` (the default).
+        model: A Hub id, a folder, a finished run to go on from, ``builtin:text`` or ``builtin:image``; default: the one
+            of these two that reads what the task is about.
         schedule: ``head``, ``last(k)``, ``gradual``, ``full``, a `Schedule`, or a list of phases.
         test: Rows for the reported figure, of the same kinds as `data`.
         output: Folder of the run; default: a new one under ``runs/``.
@@ -188,9 +192,8 @@ def resume(
     asked, plan_ = Recipe.from_file(found.recipe_path), Plan.from_json(found.plan)
     with stop_on_signals() as stop:
         set_up(plan_.settings.threads)
-        kept = found.folder / "data"
-        data = kept if kept.is_dir() else None
-        prepared = prepare(asked, data, allow_remote_code=allow_remote_code, say=_say(console))
+        data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
+        prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console))
         _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
         found.set_status(Status("running", step=found.status.step))
         return _carry_out(found, prepared, plan_, stop, observers, console)
@@ -516,20 +519,12 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
     """Rows given as Python objects are kept in the run, since `resume` could not read them again."""
-    if data is None or isinstance(data, str | Path):
-        return
-    import pyarrow.parquet
-
-    splits = read(data, test=test)
-
-    def write(staging: Path) -> None:
-        for name in ("train", "validation", "test"):
-            table = getattr(splits, name)
-            if table is not None:
-                pyarrow.parquet.write_table(table.arrow, staging / f"{name}.parquet")
-
-    durable.publish(run.folder / "data", write)
-    run.log("notice", 0, text="the rows are kept in the run's folder data/, so that it can be resumed")
+    for name, given in ((_KEPT_DATA, data), (_KEPT_TEST, test)):
+        if given is None or isinstance(given, str | Path):
+            continue
+        splits = read(given, wanted="train" if given is data else "test")
+        durable.publish(run.folder / name, functools.partial(keep, splits))
+        run.log("notice", 0, text=f"the rows are kept in the run's folder {name}/, so that it can be resumed")
 
 
 def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:

@@ -47,7 +47,10 @@ Data = Annotated[
 Task = Annotated[str | None, typer.Option(help="What to learn. By default text-classification.", metavar="NAME")]
 Model = Annotated[
     str | None,
-    typer.Option(help="A Hub id, a folder, or a finished run to go on from. By default builtin:text.", metavar="MODEL"),
+    typer.Option(
+        help="A Hub id, a folder, or a finished run to go on from. By default one that ships with unfreeze.",
+        metavar="MODEL",
+    ),
 ]
 Schedule = Annotated[
     str | None, typer.Option(help="head, last(k), gradual or full. By default gradual.", metavar="SCHEDULE")
@@ -291,10 +294,13 @@ def report(run: RunFolder, as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    kind: Annotated[str, typer.Argument(help="What to show: text.", metavar="[text]", show_default=False)] = "text",
+    kind: Annotated[
+        str,
+        typer.Argument(help="Reviews (text), or written digits (image).", metavar="[text|image]", show_default=False),
+    ] = "text",
     output_folder: Output = None,
 ) -> None:
-    """Fine-tune the builtin model on the packaged reviews, and label three new ones."""
+    """Fine-tune a builtin model on sample data, and label three new rows."""
     from unfreeze import demonstration
 
     demonstration.run(kind, output_folder, output, progress)

@@ -27,6 +27,7 @@ from unfreeze.machine import (
     is_out_of_memory,
     peak_memory_bytes,
     resident_memory_bytes,
+    share_a_disk,
 )
 from unfreeze.models.layers import LayerGroups, hold_statistics
 from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config
@@ -125,6 +126,8 @@ def expect(plan: Plan, prepared: Prepared, output: str | Path, *, started: float
 def lacking_disk(plan: Plan, output: str | Path) -> ResourceError | None:
     """E-DISK where the run will not fit: an error before the first step, not at a checkpoint hours later."""
     wanted, free = plan.expected.get("disk_bytes", 0), free_disk_bytes(output)
+    if wanted and not share_a_disk(output, plan.settings.cache.folder):
+        wanted -= _recorded_anew(plan)
     if wanted <= free:
         return None
     return ResourceError(
@@ -313,9 +316,16 @@ def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
 
 
 def _disk_bytes(plan: Plan) -> float:
-    """The model, two checkpoints with moments, two sets of best weights."""
+    """The model, two checkpoints with moments, two sets of best weights; and what is recorded anew."""
     largest = max(p.trainable_parameters for p in plan.phases) * _BYTES
-    return sum(g["parameters"] for g in plan.groups) * _BYTES + 2 * _checkpoint_bytes(plan) + 2 * largest
+    weights = sum(g["parameters"] for g in plan.groups) * _BYTES
+    return weights + 2 * _checkpoint_bytes(plan) + 2 * largest + _recorded_anew(plan)
+
+
+def _recorded_anew(plan: Plan) -> int:
+    """Disk that recordings will take; phases at one boundary share theirs."""
+    found = {p.boundary: p.recorded_bytes for p in plan.phases if p.boundary is not None and not p.is_recorded}
+    return sum(found.values())
 
 
 def _checkpoint_bytes(plan: Plan) -> int:

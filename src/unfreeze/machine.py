@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unfreeze.errors import RecipeError, ResourceError
@@ -117,12 +118,20 @@ def forward_tokens(device: str, micro_batch_tokens: int | None = None) -> int:
 def free_disk_bytes(folder: os.PathLike[str] | str) -> int:
     """Free bytes where `folder` is, or will be."""
     import shutil
-    from pathlib import Path
 
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def share_a_disk(one: os.PathLike[str] | str, other: os.PathLike[str] | str) -> bool:
+    """Whether two folders lie on one file system, or will."""
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+
+
+def _existing(folder: os.PathLike[str] | str) -> Path:
     path = Path(folder).absolute()
     while not path.exists():
         path = path.parent
-    return shutil.disk_usage(path).free
+    return path
 
 
 def is_out_of_memory(error: BaseException) -> bool:

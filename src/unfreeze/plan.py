@@ -20,7 +20,7 @@ import torch
 from unfreeze.activations.boundary import numbers_entering
 from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.rows import Rows, Views
-from unfreeze.activations.store import default_folder, recorded_groups
+from unfreeze.activations.store import bytes_held, default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import ModelError, RecipeError
@@ -293,9 +293,11 @@ class _Decisions:
     def _why_model(self) -> str:
         if self.recipe.model is not None:
             return ""
+        if self.prepared.source.kind != "builtin":
+            return "what the task takes where none is named"
         from unfreeze.models.catalog import stronger_than
 
-        entry = stronger_than("text")
+        entry = stronger_than(self.prepared.task.modality)
         return (
             f"the model that comes with unfreeze; a stronger one: --model {entry.id} "
             f"({entry.parameters_millions:g} M parameters, {entry.download_mb:g} MB to download)"
@@ -365,9 +367,11 @@ class _Decisions:
 
     def _cache(self) -> CacheSettings:
         asked = self.recipe.cache
-        folder = Path(asked.folder) if asked.folder else default_folder()
+        folder = Path(asked.folder).expanduser().absolute() if asked.folder else default_folder()
         free = free_disk_bytes(folder)
-        budget = asked.budget if asked.budget is not None else min(MOST_CACHE_BYTES, free // 2)
+        # What is recorded already counts as free: the same command must be planned alike the second time.
+        there = free + bytes_held(folder)
+        budget = min(asked.budget if asked.budget is not None else min(MOST_CACHE_BYTES, there // 2), there)
         if asked.enabled:
             source = self.recipe.sources.get("cache.budget")
             self._said(
@@ -642,8 +646,8 @@ class _Decisions:
 
 
 def _weights_identity(source: ModelSource) -> str:
-    """SHA-256 over a folder's weight files, or a Hub model's name and revision (the cache checks its own files)."""
+    """SHA-256 over a folder's configuration and weights, or a Hub model's name and revision (its cache checks them)."""
     if source.kind == "hub":
         return f"{source.location}@{source.revision or 'main'}"
-    files = sorted(Path(source.location).glob("*.safetensors"))
+    files = sorted(Path(source.location).glob("*.safetensors")) + sorted(Path(source.location).glob("config.json"))
     return hashlib.sha256("".join(sha256_of_file(f) for f in files).encode()).hexdigest()

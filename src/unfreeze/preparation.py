@@ -28,8 +28,6 @@ from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
 DEFAULT_TASK = "text-classification"
-# By the modality of the task; where none ships with unfreeze, the user names one.
-DEFAULT_MODELS = {"text": "builtin:text"}
 # What the facts call a row's inputs.
 NOUNS = {"text": "texts", **FILE_NOUNS}
 HELD_OUT_FRACTION = 0.1
@@ -138,8 +136,8 @@ def prepare(
     train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
     validation = splits.validation
     validation_examples = [e for row in validation for e in task.encode(row, train=True)] if validation else []
-    # A text that is cut has the limit's length; one more stands for whatever it was, so that the facts count it.
-    lengths = {"train": np.asarray([e.length + e.is_cut for e in train_examples])}
+    # One that is cut counts as longer than the limit, whatever it was and whichever of its parts was cut.
+    lengths = {"train": np.asarray([limit + 1 if e.is_cut else e.length for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
     present = {k: t for k, t in tables.items() if t is not None}
     labels = {k: names for k, t in present.items() if (names := task.label_names(t)) is not None}
@@ -181,16 +179,15 @@ def prepare(
 
 
 def _default_model(task: Task) -> str:
-    if task.generates or task.modality not in DEFAULT_MODELS:
-        known = [entry.id for entry in RECOMMENDED if task.name in entry.task_kinds]
-        purpose = "that writes" if task.generates else f"for {NOUNS[task.modality]}"
-        raise ModelError(
-            "MODEL-UNKNOWN",
-            f"no model {purpose} comes with unfreeze yet; name one",
-            where="model",
-            remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
-        )
-    return DEFAULT_MODELS[task.modality]
+    if task.default_model is not None:
+        return task.default_model
+    known = [entry.id for entry in RECOMMENDED if task.name in entry.task_kinds]
+    raise ModelError(
+        "MODEL-UNKNOWN",
+        f"no model for {task.name} comes with unfreeze yet; name one",
+        where="model",
+        remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
+    )
 
 
 def _task(recipe: Recipe, task_class: type[Task]) -> Task:

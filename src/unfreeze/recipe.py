@@ -224,7 +224,9 @@ class Recipe(_Section):
     """
 
     data: DataRecipe = DataRecipe()
-    model: str | None = Field(default=None, description="a Hub id, a folder, a finished run, or builtin:text")
+    model: str | None = Field(
+        default=None, description="a Hub id, a folder, a finished run, builtin:text or builtin:image"
+    )
     task: str | None = Field(default=None, description="for example text-classification")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the task, such as problem_type")
     schedule: Annotated[Schedule | None, WithJsonSchema(_SCHEDULE_SCHEMA)] = Field(

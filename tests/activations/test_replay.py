@@ -170,9 +170,11 @@ def test_the_least_recently_used_store_makes_room(tmp_path: Path) -> None:
         assert number >= 0
     total = sum(e.bytes for e in entries(tmp_path))
     assert [e.key for e in entries(tmp_path)] == ["older", "old", "newest"]
-    assert make_room(tmp_path, 500, total) == ["older"]
-    # One that was used a moment ago may be open in another run.
-    assert make_room(tmp_path, 10**9, total) == ["old"]
+    assert make_room(tmp_path, 500, total) == (["older"], True)
+    # One that was used a moment ago may be open in another run; where that leaves too little, nothing is removed.
+    assert make_room(tmp_path, total, total) == ([], False)
+    assert make_room(tmp_path, 2 * total // 3, total, keep=["old"]) == ([], False)
+    assert make_room(tmp_path, 2 * total // 3, total) == (["old"], True)
 
 
 SIZES = {"stem": 1000, "group 0": 100, "group 1": 100, "group 2": 100, "head": 5}
@@ -233,3 +235,26 @@ def test_what_was_trained_below_in_an_earlier_phase_is_not_recorded_for_a_later_
     boundary, why, *_ = decide(phases, BIG, facts())[1]
     assert boundary is None
     assert "earlier phase" in why
+
+
+def test_phases_at_one_boundary_share_its_bytes() -> None:
+    phases = [({"head"}, 3.0, 10, 0), ({"head"}, 3.0, 10, 0)]
+    one = decide(phases[:1], BIG, facts())[0].stored_bytes
+    assert [d.boundary for d in decide(phases, BIG, facts(budget_bytes=one))] == ["head", "head"]
+
+
+def test_what_would_fit_alone_is_told_what_takes_its_place() -> None:
+    phases = [({"head"}, 5.0, 10, 0), ({"head", "group 2"}, 5.0, 10, 0)]
+    alone = max(decide([phase], BIG, facts())[0].stored_bytes for phase in phases)
+    found = decide(phases, BIG, facts(budget_bytes=alone))
+    assert [d.boundary for d in found].count(None) == 1
+    assert "for other phases exceed the budget" in next(d.reason for d in found if d.boundary is None)
+
+
+def test_a_phase_for_each_of_many_layers_is_decided_at_once() -> None:
+    layers = [f"group {i}" for i in range(60)]
+    sizes = {"stem": 1, **dict.fromkeys(layers, 10**8), "head": 10**6}
+    names = [*layers, "head"]
+    phases = [(set(names[k:]), 1.0, 10, 0) for k in range(60, 0, -1)]
+    found = decide(phases, sizes, facts())
+    assert all(d.boundary == names[60 - i] for i, d in enumerate(found))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pytest
 
 from unfreeze import durable
-from unfreeze.activations.store import Store, Writer, clear, entries, only_builder
+from unfreeze.activations.store import Store, Writer, clear, default_folder, entries, make_room, only_builder
 
 LENGTHS = np.array([3, 1, 2])
 
@@ -83,6 +86,48 @@ def test_two_that_would_record_the_same_go_one_after_the_other_and_clearing_leav
         assert (tmp_path / "first.done").exists()
     first.join()
     assert said == ["another run records the same rows; waiting for it"]
+
+
+def test_whoever_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with (
+        only_builder(tmp_path, ["one"], print),
+        pytest.raises(Stopped),
+        only_builder(tmp_path, ["one"], print, stop),
+    ):
+        raise AssertionError("two held one lock")
+
+
+def test_what_any_killed_builder_left_goes_where_room_is_made(tmp_path: Path) -> None:
+    left = tmp_path / ".staging-1234-other"
+    left.mkdir()
+    (left / "values.bin").write_bytes(b"half")
+    (tmp_path / ".lock-other").touch()
+    with only_builder(tmp_path, ["one"], print):
+        at_work = tmp_path / ".staging-1234-one"
+        at_work.mkdir()
+        assert make_room(tmp_path, 1, 10) == ([], True)
+        assert not left.exists()
+        assert at_work.exists()
+
+
+def test_a_store_that_cannot_be_removed_stays_and_is_said_to_take_room(tmp_path: Path) -> None:
+    folder = a_store(tmp_path, "one")
+    os.utime(folder, (0, 0))
+    size = entries(tmp_path)[0].bytes
+    with mock.patch.object(durable, "remove", side_effect=PermissionError):
+        assert make_room(tmp_path, 1, size) == ([], False)
+    assert make_room(tmp_path, 1, size) == (["one"], True)
+
+
+def test_the_folder_of_the_environment_may_begin_with_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFREEZE_CACHE", "~/scratch")
+    assert default_folder() == Path.home() / "scratch" / "activations"
 
 
 def test_facts_in_a_store_are_plain_json(tmp_path: Path) -> None:

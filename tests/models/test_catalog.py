@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unfreeze.models.catalog import BUILTIN, RECOMMENDED, near, stronger_than
 
@@ -45,3 +48,20 @@ def test_sizes_are_those_of_float32_weights() -> None:
     for entry in RECOMMENDED:
         weights = entry.download_mb - MASKS_MB.get(entry.id, 0)
         assert 4 * entry.parameters_millions == pytest.approx(weights, rel=0.02), entry.id
+
+
+def test_every_builtin_model_is_in_the_package_with_its_card_and_small() -> None:
+    largest = {"text": 12_000_000, "image": 6_000_000}
+    for modality in BUILTIN:
+        folder = Path(str(importlib.resources.files("unfreeze"))) / "builtin" / modality
+        assert (folder / "README.md").read_text(encoding="utf-8").count("## ") == 3
+        assert sum(f.stat().st_size for f in folder.iterdir()) <= largest[modality]
+
+
+def test_the_builtin_network_sees_ten_kinds_of_things() -> None:
+    from transformers import pipeline
+
+    folder = Path(str(importlib.resources.files("unfreeze"))) / "builtin" / "image"
+    answer = pipeline("image-classification", model=str(folder))(Image.new("RGB", (50, 30), (90, 160, 230)), top_k=10)
+    assert {found["label"] for found in answer} >= {"airplane", "ship", "truck"}
+    assert sum(found["score"] for found in answer) == pytest.approx(1, abs=1e-3)

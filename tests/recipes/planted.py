@@ -47,10 +47,11 @@ def unfreeze(*arguments):
 
 
 def plant(monkeypatch, folder):
-    """Make ``builtin:text`` and some models of the Hub tiny random ones, without a network."""
+    """Make the builtin models and some models of the Hub tiny random ones, without a network."""
     builtin, cache = Path(folder) / "builtin", Path(folder) / "hub"
     if not builtin.is_dir():
         tiny_model(builtin / "text", texts=texts())
+        tiny_image_model(builtin / "image")
         for name, make in _HUB.items():
             repository = cache / f"models--{name.replace('/', '--')}"
             make(repository / "snapshots" / COMMIT)

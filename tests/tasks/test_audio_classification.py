@@ -15,6 +15,7 @@ from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.preparation import prepare
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
+from unfreeze.tasks import _audio
 from unfreeze.tasks.audio_classification import AudioClassification
 from unfreeze.testing import AudioArchitecture, check_task, tiny_audio_model, tiny_model
 
@@ -50,6 +51,23 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", get_args(AudioArchitecture))
 def test_the_contract_is_kept(models: dict[str, Path], name: str) -> None:
     assert "gold predictions score perfectly" in check_task(AudioClassification, model=models[name])
+
+
+def test_what_an_extractor_cuts_by_itself_is_a_limit() -> None:
+    import transformers
+
+    assert _audio.most_seconds(transformers.WhisperFeatureExtractor(chunk_length=30)) == 30
+    assert _audio.most_seconds(transformers.ASTFeatureExtractor(max_length=1024, num_mel_bins=16)) == pytest.approx(
+        10.24
+    )
+    assert _audio.most_seconds(transformers.Wav2Vec2FeatureExtractor()) is None
+
+
+def test_more_seconds_than_the_model_hears_are_refused(calls: Path, models: dict[str, Path]) -> None:
+    name = next(n for n in models if "whisper" in n)
+    with pytest.raises(TaskError, match="hears at most") as caught:
+        unfreeze.plan(calls, model=str(models[name]), settings=["options.seconds=300"])
+    assert "options.seconds=" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize("name", get_args(AudioArchitecture))

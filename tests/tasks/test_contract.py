@@ -67,7 +67,8 @@ def test_text_classification_keeps_the_contract(kind: str) -> None:
 
 
 def test_fill_mask_keeps_the_contract() -> None:
-    assert set(check_task(FillMask)) == EVERY_CHECK - LABELS_KNOWN
+    # Evaluation hides words of a text; a prediction fills the masks that stand in it.
+    assert set(check_task(FillMask)) == EVERY_CHECK - LABELS_KNOWN - {"the predictor answers as evaluation"}
 
 
 @pytest.mark.parametrize("name", tasks.names())

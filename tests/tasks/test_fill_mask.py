@@ -101,6 +101,16 @@ def test_masks_in_a_text_to_predict_are_the_ones_that_are_filled(case: TaskCase)
         assert len(prediction.label) == row.values["text"].count("[MASK]")
 
 
+def test_of_a_long_text_nothing_is_filled_but_its_masks(model: Path) -> None:
+    case = TaskCase.of(FillMask, [{"text": s} for s in SENTENCES], model, {"train.max_length": 12})
+    long = " ".join([*SENTENCES, "the [MASK] was old", *SENTENCES])
+    rows = [Row(0, {"text": long}, "a:1"), Row(1, {"text": " ".join(SENTENCES)}, "a:2")]
+    filled, nothing = predict_rows(case.task, case.model, rows)
+    assert len(filled.label) == 1
+    assert (nothing.label, nothing.probability) == ([], None)
+    assert nothing.shown == "(nothing to fill: no [MASK] in the text)"
+
+
 def test_a_text_of_special_tokens_only_is_no_error(case: TaskCase) -> None:
     [example] = case.task.encode(Row(0, {"text": ""}, "a:1"), train=True)
     batch = case.task.collate([example])

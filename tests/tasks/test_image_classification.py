@@ -463,13 +463,16 @@ class TestRefusals:
         with pytest.raises(RequestError, match="not those this run was started with"):
             unfreeze.resume(tmp_path / "run")
 
-    def test_a_model_of_texts_and_no_model_at_all(self, shop: Path, tmp_path: Path) -> None:
+    def test_a_model_of_texts_is_refused(self, shop: Path, tmp_path: Path) -> None:
         texts = tiny_model(tmp_path / "texts")
         with pytest.raises(ModelError, match="not for pictures"):
             unfreeze.plan(shop, model=str(texts))
-        with pytest.raises(ModelError, match="name one") as caught:
-            unfreeze.plan(shop)
-        assert "--model" in str(caught.value.remedy)
+
+    def test_without_a_model_the_small_one_of_the_package_is_trained(self, shop: Path) -> None:
+        plan = unfreeze.plan(shop, settings=["train.epochs=1"])
+        assert plan.model == "builtin:image"
+        reason = next(c.reason for c in plan.choices if c.key == "model")
+        assert "comes with unfreeze; a stronger one: --model microsoft/resnet-50" in reason
 
     def test_pictures_are_no_texts_and_have_no_length(self, shop: Path, models: dict[str, Path]) -> None:
         with pytest.raises(DataError, match="there is no text"):

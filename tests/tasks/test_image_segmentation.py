@@ -8,6 +8,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,31 @@ class TestFolders:
         splits = read(str(tmp_path / "data"))
         assert (len(splits.train), len(splits.validation or ()), splits.test) == (4, 2, None)
         assert splits.train.row(0).values == {"image": "train/images/000.jpg", "mask": "train/masks/000.png"}
+
+    def test_in_folders_below_they_are_paired_from_there_on(self, tmp_path: Path) -> None:
+        for site, count in (("north", 3), ("south", 2)):
+            save(tmp_path / "data" / "images" / site, tmp_path / "data" / "masks" / site, count)
+        table = read(str(tmp_path / "data")).train
+        assert (table.columns, len(table)) == (["image", "mask"], 5)
+        assert table.row(3).values == {"image": "images/south/000.jpg", "mask": "masks/south/000.png"}
+
+    def test_voc_has_boxes_beside_its_masks(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "JPEGImages", tmp_path / "data" / "SegmentationClass", 3)
+        (tmp_path / "data" / "Annotations").mkdir()
+        (tmp_path / "data" / "Annotations" / "000.xml").write_text("<annotation/>")
+        assert read(str(tmp_path / "data")).train.row(0).values["mask"] == "SegmentationClass/000.png"
+
+    def test_a_folder_of_test_rows_alone(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "test", tmp_path / "data" / "testannot", 3)
+        table = read(str(tmp_path / "data"), wanted="test").train
+        assert (table.columns, len(table)) == (["image", "mask"], 3)
+
+    def test_pictures_of_a_split_without_masks_are_said(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images" / "train", tmp_path / "data" / "masks" / "train", 3)
+        save(tmp_path / "data" / "images" / "test", tmp_path / "elsewhere", 2)
+        splits = read(str(tmp_path / "data"))
+        assert splits.test is None
+        assert "The pictures in images/test are not read: masks/test has no masks for them." in splits.notes
 
     def test_no_masks_beside_pictures_is_no_class(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "elsewhere", 3)
@@ -454,6 +480,14 @@ class TestFigures:
         found = evaluate_rows(prepared.task, model, prepared.train)
         counted = sum(c["support"] for c in found.details["per_class"])
         assert counted == 24 * (SIDE - 4) * (SIDE + 16)
+
+    def test_the_class_of_a_pixel_is_the_largest_of_all(self, street: Path, models: dict[str, Path]) -> None:
+        task = ImageSegmentation()
+        logits = torch.randn(2, 7, 5, 6, generator=torch.Generator().manual_seed(0))
+        batch = SimpleNamespace(targets=SimpleNamespace(sizes=[(40, 31), (9, 50)]))
+        for one, found in zip(logits, task.said(logits, batch), strict=True):
+            whole = torch.nn.functional.interpolate(one[None], size=found.shape, mode="bilinear", align_corners=False)
+            assert np.array_equal(found, whole[0].argmax(0).numpy())
 
     def test_nu_07_a_batch_without_any_class_adds_nothing(self, street: Path, models: dict[str, Path]) -> None:
         from unfreeze.preparation import prepare

@@ -158,14 +158,14 @@ def test_longer_recordings_are_heard_in_pieces(spoken: Path, model: Path, tmp_pa
     assert metric.state.n == 1
 
 
-def test_a_longer_transcript_can_be_measured_and_is_not_what_bounds_an_answer(spoken: Path, model: Path) -> None:
+def test_an_answer_may_be_as_long_as_the_model_can_write_whatever_training_rows_say(spoken: Path, model: Path) -> None:
     case = prepared(spoken, model)
-    assert (case.task.targets.longest, case.task.targets.written) == (62, 32)
+    assert (case.task.targets.longest, case.task.targets.written) == (62, 62)
     row = case.train.row(0)
     changed = type(row)(0, {**row.values, "transcription": "a" * 50}, row.place, row.files)
     [example] = case.task.encode(changed, train=True)
     assert len(example.target.ids) == 51
-    assert len(case.task.answer(built(case), case.task.collate([example])).texts[0]) <= 32
+    assert len(case.task.answer(built(case), case.task.collate([example])).texts[0]) > 50
 
 
 def test_a_test_row_that_cannot_be_written_is_refused_before_training(spoken: Path, model: Path) -> None:

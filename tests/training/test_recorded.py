@@ -14,7 +14,9 @@ import small
 import torch
 
 from unfreeze import durable
+from unfreeze.activations import record
 from unfreeze.activations.store import entries
+from unfreeze.errors import Interrupted
 from unfreeze.models.layers import LayerGroups
 from unfreeze.training import sources
 
@@ -137,6 +139,93 @@ def test_killed_while_recording_the_resumed_run_ends_like_the_unbroken_one(
     resumed.train()
     assert_bit_equal(resumed.model, unbroken.model)
     assert losses(resumed)[-2 * STEPS :] == losses(unbroken)
+
+
+def interrupted_in_the_first_phase(made: Any, run: Path, cache: Path) -> None:
+    def stop(event: Any) -> bool:
+        return event.kind == "step" and event.step == 2
+
+    with pytest.raises(Interrupted):
+        engine_of(made, run, cache, observers=[stop]).train()
+
+
+def test_a_phase_begun_on_rows_goes_on_with_them_once_there_is_room(
+    made: Any, unrecorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", mock.Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        interrupted_in_the_first_phase(made, tmp_path / "run", tmp_path / "cache")
+    resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    resumed.train()
+    assert [e.values["source"] for e in resumed.run.events("phase")] == ["rows", "rows", "group 1, float16"]
+    assert losses(resumed)[:STEPS] == losses(unrecorded)[:STEPS]
+
+
+def test_a_phase_goes_on_in_the_precision_it_was_begun_in(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
+    unbroken.train()
+    interrupted_in_the_first_phase(made, tmp_path / "run", tmp_path / "cache")
+    # With the head as it is by now, a row of the check would lie too near to a decision.
+    monkeypatch.setattr(record, "SAME_TOP_CLASS", 1.1)
+    resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    resumed.train()
+    sources_ = [e.values["source"] for e in resumed.run.events("phase")]
+    assert sources_ == ["head, float16", "head, float16", "group 1, float32"]
+    assert losses(resumed)[:STEPS] == losses(unbroken)[:STEPS]
+
+
+def test_another_configuration_is_never_answered_from_the_store(made: Any, tmp_path: Path) -> None:
+    engine_of(made, tmp_path / "one", tmp_path / "cache").train()
+    other = made.model()
+    other.config.layer_norm_eps = 2 * other.config.layer_norm_eps
+    engine_of(made, tmp_path / "two", tmp_path / "cache", model=other).train()
+    assert len(entries(tmp_path / "cache")) == 8
+    renamed = made.model()
+    renamed.config.id2label = {0: "no", 1: "yes"}
+    renamed.config.hidden_dropout_prob = 0.3
+    engine_of(made, tmp_path / "three", tmp_path / "cache", model=renamed).train()
+    assert len(entries(tmp_path / "cache")) == 8
+
+
+def test_a_value_too_large_for_half_precision_is_recorded_in_single(made: Any, tmp_path: Path) -> None:
+    real = record._kept_positions
+
+    def large_in_the_pass(hidden: Any, boundary: Any, lengths: Any) -> Any:
+        kept = real(hidden, boundary, lengths)
+        return kept + 1e5 if len(lengths) > 1 and boundary.group == "head" else kept
+
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(record, "_kept_positions", large_in_the_pass):
+        engine.train()
+    assert any("not finite in float16: recorded in float32" in text for text in notices(engine))
+    assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float32", "group 1, float16"]
+
+
+def test_memory_that_does_not_suffice_for_the_check_is_called_so(made: Any, unrecorded: Any, tmp_path: Path) -> None:
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(record, "_check", side_effect=torch.OutOfMemoryError("CUDA out of memory")):
+        engine.train()
+    assert any("there is not enough memory" in text for text in notices(engine))
+    assert_bit_equal(engine.model, unrecorded.model)
+
+
+def test_a_cache_that_may_only_be_read_is_used_where_the_recording_is_there(made: Any, tmp_path: Path) -> None:
+    first = engine_of(made, tmp_path / "one", tmp_path / "cache")
+    first.train()
+    real = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **settings: Any) -> Any:
+        if flags & os.O_CREAT and tmp_path / "cache" in Path(path).parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *arguments, **settings)
+
+    second = engine_of(made, tmp_path / "two", tmp_path / "cache")
+    with mock.patch.object(os, "open", refuse), mock.patch.object(os, "utime", side_effect=OSError):
+        second.train()
+    assert not [text for text in notices(second) if "not recorded" in text]
+    assert_bit_equal(second.model, first.model)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])

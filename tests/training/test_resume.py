@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
+import planted
 import pytest
 import small
 
@@ -20,7 +22,7 @@ from unfreeze.data.sources import read
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import Interrupted, RequestError
 from unfreeze.run import Event, Run
-from unfreeze.testing import tiny_model
+from unfreeze.testing import tiny_image_model, tiny_model
 
 # Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
 PHASES = [{"span": span, "epochs": "3 steps"} for span in ("head", "last(1)", "all")]
@@ -283,6 +285,41 @@ def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(place: Path, unbr
     rows.clear()
     api.resume(tmp_path / "run")
     assert weights_of(tmp_path / "run") == unbroken
+
+
+@pytest.mark.parametrize("kind", ["class labels", "names of files", "test rows beside a file"])
+def test_whatever_was_given_from_memory_is_there_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    test: Any = None
+    rows = small.reviews(40)
+    if kind == "names of files":
+        planted.pictures("pictures")
+        data: Any = [{"image": str(p), "label": p.parent.name} for p in sorted(Path("pictures").rglob("*.png"))]
+        model = tiny_image_model(tmp_path / "tiny")
+    else:
+        model = tiny_model(tmp_path / "tiny", texts=[row["text"] for row in rows])
+        ids = [{**row, "label": int(row["label"] == "positive")} for row in rows]
+        names = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
+        )
+        data = datasets.Dataset.from_list(ids, features=names)
+        if kind == "test rows beside a file":
+            lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows[:30])]
+            Path("rows.csv").write_text("\n".join(lines) + "\n")
+            data, test = "rows.csv", rows[30:]
+    with pytest.raises(Interrupted):
+        api.train(
+            data, test=test, model=model, schedule="head", output=tmp_path / "run", baselines=False,
+            settings=["train.epochs=4 steps", "train.batch_size=8"], observers=[signal_after(2, signal.SIGINT)],
+        )  # fmt: skip
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    resumed = api.resume(tmp_path / "run")
+    assert resumed.status.state == "done"
+    assert "test_loss" in resumed.metrics if test is not None else "eval_loss" in resumed.metrics
 
 
 # numbers ---------------------------------------------------------------------------------------------------------

@@ -3,15 +3,14 @@
 A phase whose lowest trained group has the share *f* of the layers' weights below it computes ``2 f W`` operations for
 each token and epoch only to repeat itself. Recording costs one such pass over training and held-out rows and the
 writing and reading of ``width x 2`` bytes a token (4 of rows that are only measured). One pass can record every
-boundary that nothing below has been trained for, so phases are decided together: of all sets of phases, the one that
-saves most.
+boundary that nothing below has been trained for, so boundaries are decided together: the pass goes up to the highest of
+them, and each lower one costs its bytes alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from unfreeze.models.layers import HEAD, STEM
@@ -70,11 +69,21 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class _Candidate:
-    index: int
+    """A boundary that could be recorded, for one phase or several."""
+
     boundary: str
     below_seconds_per_token: float
     saved_tokens: float
     stored_bytes: int
+
+    @property
+    def saved_seconds(self) -> float:
+        return self.saved_tokens * self.below_seconds_per_token
+
+    @property
+    def gain(self) -> float:
+        """Without the pass: the stored bytes are written once and read back once an epoch, mostly from memory."""
+        return self.saved_seconds - 2 * self.stored_bytes / DISK_BYTES_PER_SECOND
 
 
 def decide(
@@ -88,31 +97,32 @@ def decide(
         facts: Rows and budget.
     """
     answers: list[Decision] = []
-    candidates: list[_Candidate] = []
+    of_phases: dict[int, _Candidate] = {}
     trained_before: set[str] = set()
     for index, (trained, epochs, steps, every) in enumerate(phases):
         boundary, why = _boundary(trained, trained_before, sizes, facts)
         answers.append(Decision(None, why))
         if boundary is not None:
-            candidates.append(_candidate(index, boundary, epochs, steps // every if every else 0, sizes, facts))
+            of_phases[index] = _candidate(boundary, epochs, steps // every if every else 0, sizes, facts)
         trained_before |= trained
-    chosen = _best(candidates, facts)
-    for candidate in candidates:
-        size = _megabytes(candidate.stored_bytes)
-        if candidate in chosen:
-            saved = candidate.saved_tokens * candidate.below_seconds_per_token
-            is_there = candidate.boundary in facts.recorded
+    candidates = _by_boundary(of_phases.values())
+    chosen, unlimited = _best(candidates, facts, facts.budget_bytes), _best(candidates, facts, float("inf"))
+    for index, candidate in of_phases.items():
+        boundary, size = candidate.boundary, _megabytes(candidate.stored_bytes)
+        if boundary in chosen:
+            is_there = boundary in facts.recorded
             found = "recorded by an earlier run" if is_there else "recorded"
-            answers[candidate.index] = Decision(
-                candidate.boundary,
-                f"{found} at {candidate.boundary}, {size}: saves about {_duration(saved)} of repeated forwards",
-                candidate.stored_bytes,
-                is_there,
-            )
+            saved = _duration(candidate.saved_seconds)
+            reason = f"{found} at {boundary}, {size}: saves about {saved} of repeated forwards"
+            answers[index] = Decision(boundary, reason, candidate.stored_bytes, is_there)
         elif candidate.stored_bytes > facts.budget_bytes:
-            answers[candidate.index] = Decision(None, f"not recorded: {size} exceed the budget (cache.budget)")
+            answers[index] = Decision(None, f"not recorded: {size} exceed the budget (cache.budget)")
+        elif boundary in unlimited:
+            others = _megabytes(sum(c.stored_bytes for c in candidates if c.boundary in chosen))
+            what = f"{size} beside {others} for other phases exceed the budget (cache.budget)"
+            answers[index] = Decision(None, f"not recorded: {what}")
         else:
-            answers[candidate.index] = Decision(None, "not recorded: one pass would cost as much as it saves")
+            answers[index] = Decision(None, "not recorded: one pass would cost as much as it saves")
     return answers
 
 
@@ -133,9 +143,17 @@ def _boundary(
     return lowest, ""
 
 
-def _candidate(
-    index: int, boundary: str, epochs: float, evaluations: int, sizes: Mapping[str, int], facts: RowFacts
-) -> _Candidate:
+def _by_boundary(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """Phases at one boundary share a recording."""
+    found: dict[str, _Candidate] = {}
+    for c in candidates:
+        before = found.get(c.boundary)
+        saved = c.saved_tokens + (before.saved_tokens if before is not None else 0.0)
+        found[c.boundary] = replace(c, saved_tokens=saved)
+    return list(found.values())
+
+
+def _candidate(boundary: str, epochs: float, evaluations: int, sizes: Mapping[str, int], facts: RowFacts) -> _Candidate:
     names = list(sizes)
     below = sum(sizes[n] for n in names[: names.index(boundary)] if n != STEM)
     positions = facts.train_rows, facts.held_out_rows
@@ -146,7 +164,6 @@ def _candidate(
         positions, width = (facts.train_rows, facts.held_out_rows), facts.numbers_at.get(boundary, facts.width)
     numbers = facts.views * positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
-        index,
         boundary,
         2 * below / FLOPS_PER_SECOND,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
@@ -155,21 +172,24 @@ def _candidate(
     )
 
 
-def _best(candidates: Sequence[_Candidate], facts: RowFacts) -> tuple[_Candidate, ...]:
-    """The set of phases whose recording saves most, within the budget."""
+def _best(candidates: Sequence[_Candidate], facts: RowFacts, budget_bytes: float) -> set[str]:
+    """The boundaries whose recording saves most.
+
+    Of those below the highest one, which alone decides what the pass costs, the best for their bytes come first: sets
+    are not compared one by one, since a schedule may have a phase for each of many layers.
+    """
     tokens = facts.views * facts.train_tokens + facts.held_out_tokens
-    best: tuple[float, tuple[_Candidate, ...]] = (0.0, ())
-    for size in range(1, len(candidates) + 1):
-        for chosen in combinations(candidates, size):
-            stored = sum(c.stored_bytes for c in chosen)
-            if stored > facts.budget_bytes:
-                continue
-            repeated = sum(c.saved_tokens * c.below_seconds_per_token for c in chosen)
-            # The stored bytes are written once and read back once an epoch, mostly from memory.
-            cost = tokens * max(c.below_seconds_per_token for c in chosen) + 2 * stored / DISK_BYTES_PER_SECOND
-            gain = repeated - cost
-            if gain > max(best[0], LEAST_GAIN * repeated):
-                best = (gain, chosen)
+    best: tuple[float, set[str]] = (0.0, set())
+    for highest in candidates:
+        below = [c for c in candidates if c.below_seconds_per_token <= highest.below_seconds_per_token and c.gain > 0]
+        below.sort(key=lambda c: (c is not highest, -c.gain / max(1, c.stored_bytes)))
+        chosen: list[_Candidate] = []
+        for candidate in below:
+            if sum(c.stored_bytes for c in chosen) + candidate.stored_bytes <= budget_bytes:
+                chosen.append(candidate)
+        gain = sum(c.gain for c in chosen) - tokens * highest.below_seconds_per_token
+        if gain > max(best[0], LEAST_GAIN * sum(c.saved_seconds for c in chosen)):
+            best = gain, {c.boundary for c in chosen}
     return best[1]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from unfreeze.activations.boundary import (
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.store import Store, Writer, make_room, only_builder, stored_bytes
 from unfreeze.data.loading import length_batches
-from unfreeze.machine import in_smaller_parts
+from unfreeze.machine import in_smaller_parts, is_out_of_memory
 from unfreeze.models.layers import HEAD, LayerGroups, device_of
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
@@ -40,6 +40,14 @@ _PIECES = (4, 7, 11, 16)
 
 class Refused(Exception):
     """The frozen part cannot be recorded for this model; the message says why, for the user."""
+
+
+class Overflow(Refused):
+    """A value is too large for the stored precision; `group` names the boundary."""
+
+    def __init__(self, group: str, dtype: str) -> None:
+        super().__init__(f"a value that enters {group} is not finite in {dtype}")
+        self.group = group
 
 
 @dataclass(frozen=True)
@@ -109,9 +117,17 @@ def _at(model: nn.Module, boundary: Boundary, inputs: dict[str, torch.Tensor]) -
 
 
 def check(
-    task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
+    task: Task,
+    model: nn.Module,
+    groups: LayerGroups,
+    boundary: Boundary,
+    examples: Sequence[Example],
+    dtype: str | None = None,
 ) -> Checked:
     """Compare replayed outputs with those of the full forward, in float32 and then in half precision.
+
+    Args:
+        dtype: The precision that was found before, when the head was another: it stays.
 
     Raises:
         Refused: Where they disagree in float32: a later layer needs more than what enters the boundary.
@@ -119,17 +135,26 @@ def check(
     try:
         if boundary.reads != "all" and not boundary.keeps_inputs:
             try:
-                return _check(task, model, groups, boundary, examples)
-            except Exception:
+                return _check(task, model, groups, boundary, examples, dtype)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 boundary = replace(boundary, keeps_inputs=True)
-        return _check(task, model, groups, boundary, examples)
+        return _check(task, model, groups, boundary, examples, dtype)
     except (AssertionError, RuntimeError, IndexError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         # A model that does more between its layers than stand-ins can imitate fails in its own way.
         raise Refused(f"this model cannot be replayed at {boundary.group}: {str(error).splitlines()[0]}") from error
 
 
 def _check(
-    task: Task, model: nn.Module, groups: LayerGroups, boundary: Boundary, examples: Sequence[Example]
+    task: Task,
+    model: nn.Module,
+    groups: LayerGroups,
+    boundary: Boundary,
+    examples: Sequence[Example],
+    dtype: str | None,
 ) -> Checked:
     device = device_of(model)
     batch = task.collate(list(examples)).to(device)
@@ -153,11 +178,11 @@ def _check(
             "or they depend on the padding"
         )
     half = recorded.to(torch.float16)
-    if torch.isfinite(half).all():
+    if dtype != "float32" and torch.isfinite(half).all():
         answers = replayed(half.float())
         error = _difference(full, answers)
         same = (full.argmax(-1) == answers.argmax(-1)).float().mean() if full.shape[-1] > 1 else torch.ones(())
-        if error <= TOLERANCE_HALF and float(same) >= SAME_TOP_CLASS:
+        if dtype == "float16" or (error <= TOLERANCE_HALF and float(same) >= SAME_TOP_CLASS):
             return Checked(boundary, "float16", error)
     return Checked(boundary, "float32", exact)
 
@@ -223,6 +248,8 @@ def record(
     reuse: bool,
     say: Callable[[str], None],
     on_row: Callable[[int], None] = lambda rows: None,
+    keep: Collection[str] = (),
+    check_stop: Callable[[], None] = lambda: None,
 ) -> list[Store]:
     """Stores of all boundaries, in one pass over the rows; those that are there already are used again.
 
@@ -235,14 +262,16 @@ def record(
         reuse: Whether a store of another run may be used.
         say: Told what is done unasked.
         on_row: Told the number of rows done; may raise to stop.
+        keep: Keys of stores that make no room: the run's own.
+        check_stop: Called while another run records the same; may raise to stop.
 
     Raises:
-        Refused: The budget is too small, or a value is not finite.
+        Refused: The budget is too small, or taken by runs at work. `Overflow`: a value is not finite.
         ResourceError: E-DISK.
     """
     lengths = np.asarray([e.length for e in examples])
     parent = places[0].parent
-    with only_builder(parent, [place.name for place in places], say):
+    with only_builder(parent, [place.name for place in places], say, check_stop):
         found: dict[int, Store] = {}
         for i, place in enumerate(places):
             store, problem = Store.open(place) if reuse else (None, None)
@@ -254,7 +283,7 @@ def record(
         missing = [i for i in range(len(places)) if i not in found]
         if missing:
             _make(task, model, [checked[i] for i in missing], examples, lengths, [places[i] for i in missing],
-                  [facts[i] for i in missing], budget_bytes, budget_tokens, say, on_row)  # fmt: skip
+                  [facts[i] for i in missing], budget_bytes, budget_tokens, say, on_row, keep)  # fmt: skip
         return [found[i] if i in found else Store(places[i]) for i in range(len(places))]
 
 
@@ -270,13 +299,20 @@ def _make(
     budget_tokens: int,
     say: Callable[[str], None],
     on_row: Callable[[int], None],
+    keep: Collection[str],
 ) -> None:
     kept = [lengths if c.boundary.reads == "all" else np.ones_like(lengths) for c in checked]
     wanted = sum(stored_bytes(k, c.boundary.width, c.dtype) for k, c in zip(kept, checked, strict=True))
     if wanted > budget_bytes:
         raise Refused(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget_bytes / 1e6:,.0f} MB")
-    for key in make_room(places[0].parent, wanted, budget_bytes):
+    gone, fits = make_room(places[0].parent, wanted, budget_bytes, keep)
+    for key in gone:
         say(f"the recorded activations {key[:8]} of an earlier run made room")
+    if not fits:
+        raise Refused(
+            f"{wanted / 1e6:,.0f} MB are needed, and what this run and others have used within ten minutes "
+            f"leaves less of the budget, {budget_bytes / 1e6:,.0f} MB"
+        )
 
     def fill(position: int, stagings: list[Path]) -> None:
         """Open one staging folder inside the next, so that all are published or none is half-written."""
@@ -315,9 +351,10 @@ def _pass(
             for rows, _ in in_smaller_parts(part, forward):
                 for c, writer in zip(checked, writers, strict=True):
                     kept = _kept_positions(found[c.boundary], c.boundary, lengths[rows])
-                    values = kept.cpu().numpy().astype(writer.values.dtype)
+                    with np.errstate(over="ignore"):  # what does not fit is told below
+                        values = kept.cpu().numpy().astype(writer.values.dtype)
                     if not np.isfinite(values).all():
-                        raise Refused(f"a value that enters {c.boundary.group} is not finite in {c.dtype}")
+                        raise Overflow(c.boundary.group, c.dtype)
                     for row, i in enumerate(rows):
                         one = values[row, : lengths[i]] if c.boundary.reads == "all" else values[row].reshape(1, -1)
                         writer.put(int(i), one)

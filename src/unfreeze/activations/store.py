@@ -13,25 +13,30 @@ A store is published whole or not at all, and verified by checksum when it is op
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+import unfreeze
 from unfreeze import durable
+from unfreeze.errors import ResourceError
 from unfreeze.types import Example
 
 _FACTS = "store.json"
 FORMAT_VERSION = 2
 _LOCK_PREFIX = ".lock-"
+_SECONDS_BETWEEN_TRIES, _SECONDS_IN_USE = 0.2, 600
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
@@ -39,7 +44,7 @@ def default_folder() -> Path:
     """Where stores lie unless the recipe says otherwise: ``$UNFREEZE_CACHE`` or the user's cache folder."""
     named = os.environ.get("UNFREEZE_CACHE")
     if named:
-        return Path(named) / "activations"
+        return Path(named).expanduser().absolute() / "activations"
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "unfreeze" / "activations"
 
@@ -84,7 +89,8 @@ class Store:
         problem = durable.verify(folder)
         if problem is not None:
             return None, problem
-        os.utime(folder)
+        with contextlib.suppress(OSError):  # a cache that others may only read
+            os.utime(folder)
         return cls(folder), None
 
     @property
@@ -117,7 +123,7 @@ class Writer:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         shape = (int(self.starts[-1]), self.width)
         with open(self.folder / "values.bin", "wb") as file:
-            _reserve(file.fileno(), shape[0] * shape[1] * np.dtype(DTYPES[self.dtype]).itemsize)
+            _reserve(file, shape[0] * shape[1] * np.dtype(DTYPES[self.dtype]).itemsize)
         self.values = np.memmap(self.folder / "values.bin", dtype=DTYPES[self.dtype], mode="r+", shape=shape)
 
     def put(self, row: int, values: np.ndarray) -> None:
@@ -130,12 +136,15 @@ class Writer:
         durable.write_json(self.folder / _FACTS, {**facts, "width": self.width, "dtype": self.dtype})
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve(file: BinaryIO, size: int) -> None:
     """Take the disk now. Trap: a full disk under a memory map is not an error but a signal that kills the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:  # macOS
-        os.truncate(descriptor, size)
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    # macOS cannot reserve; what is free now is all that can be asked for.
+    if shutil.disk_usage(Path(file.name).parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
+    os.truncate(file.fileno(), size)
 
 
 def stored_bytes(lengths: np.ndarray, width: int, dtype: str) -> int:
@@ -144,34 +153,52 @@ def stored_bytes(lengths: np.ndarray, width: int, dtype: str) -> int:
 
 
 @contextlib.contextmanager
-def only_builder(folder: Path, keys: Sequence[str], say: Callable[[str], None]) -> Iterator[None]:
+def only_builder(
+    folder: Path, keys: Sequence[str], say: Callable[[str], None], check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """One process at a time records a key; others wait. A lock goes with its process, so it is never stale.
 
     On a file system without locks nobody waits: two may then record the same, and the later one's is kept.
 
     What a killed process left half-written under these keys is removed.
+
+    Args:
+        check: Called while waiting; may raise to end it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         # In one order for all processes, so that no two wait for each other.
         for key in sorted(set(keys)):
-            state = held.enter_context(_locked(folder, key, wait=False))
-            if state == "busy":
-                say("another run records the same rows; waiting for it")
-                state = held.enter_context(_locked(folder, key, wait=True))
+            attempt = contextlib.ExitStack()
+            state, has_said = attempt.enter_context(_locked(folder, key)), False
+            while state == "busy":
+                attempt.close()
+                if not has_said:
+                    say("another run records the same rows; waiting for it")
+                    has_said = True
+                check()
+                # Trap: a lock that is waited for lets no signal through.
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+                state = attempt.enter_context(_locked(folder, key))
+            held.enter_context(attempt)
             if state == "ours":
                 durable.remove_leftovers(folder / key)
         yield
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, key: str, *, wait: bool) -> Iterator[Literal["ours", "busy", "impossible"]]:
-    """The state of a key's lock inside the block: ours, another process's, or not to be had on this file system."""
+def _locked(folder: Path, key: str) -> Iterator[Literal["ours", "busy", "impossible"]]:
+    """The state of a key's lock inside the block: ours, another process's, or not to be had: no locks, no right."""
     path = folder / f"{_LOCK_PREFIX}{key}"
     while True:
-        with open(path, "w", encoding="ascii") as lock:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            yield "impossible"
+            return
+        with open(descriptor, "rb") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield "busy"
                 return
@@ -217,9 +244,19 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda e: e.used)
 
 
+def bytes_held(folder: Path) -> int:
+    """Disk that all stores of a folder take; 0 where it cannot be read."""
+    try:
+        return sum(entry.bytes for entry in entries(folder))
+    except OSError:
+        return 0
+
+
 def facts_of_rows(examples: Sequence[Example], batch_tokens: int) -> dict[str, Any]:
     """What recorded values depend on beside the model and the boundary."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    # Pillow decodes and resizes pictures, unfreeze itself brings rows into their form.
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "pillow")}
+    versions["unfreeze"] = unfreeze.__version__
     return {"rows": _content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
 
 
@@ -259,27 +296,38 @@ def _facts_in(file: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Sequence[str] = ()) -> list[str]:
-    """Remove the least recently used stores until `wanted_bytes` fit the budget.
+def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Collection[str] = ()) -> tuple[list[str], bool]:
+    """Remove what killed processes left, then the least recently used stores until `wanted_bytes` fit the budget.
+
+    Args:
+        keep: Keys of stores that stay, as do those used within the last minutes: they may be open in another run.
 
     Returns:
-        Keys that were removed.
+        Keys that were removed, none where that would not have been enough; whether they fit now.
     """
+    for lock in sorted(folder.glob(f"{_LOCK_PREFIX}*")):
+        key = lock.name.removeprefix(_LOCK_PREFIX)
+        with _locked(folder, key) as state, contextlib.suppress(OSError, ResourceError):
+            if state == "ours":
+                durable.remove_leftovers(folder / key)
     found = entries(folder)
+    may_go = [e for e in found if e.key not in keep and time.time() - e.used >= _SECONDS_IN_USE]
     total, gone = sum(e.bytes for e in found), []
-    for entry in found:
+    if total - sum(e.bytes for e in may_go) + wanted_bytes > budget_bytes:
+        return [], False
+    for entry in may_go:
         if total + wanted_bytes <= budget_bytes:
             break
-        # A store used within the last minutes may be open in another run.
-        if entry.key in keep or time.time() - entry.used < 600:
-            continue
-        with _locked(folder, entry.key, wait=False) as state:
+        with _locked(folder, entry.key) as state:
             if state == "busy" or not (folder / entry.key).is_dir():
                 continue
-            durable.remove(folder / entry.key)
+            try:
+                durable.remove(folder / entry.key)
+            except (OSError, ResourceError):
+                continue  # another user's
         gone.append(entry.key)
         total -= entry.bytes
-    return gone
+    return gone, total + wanted_bytes <= budget_bytes
 
 
 def clear(folder: Path) -> tuple[int, int]:
@@ -295,7 +343,7 @@ def clear(folder: Path) -> tuple[int, int]:
     found = {entry.key: entry for entry in entries(folder)}
     locks = {path.name.removeprefix(_LOCK_PREFIX) for path in folder.glob(f"{_LOCK_PREFIX}*")}
     for key in sorted(found.keys() | locks):
-        with _locked(folder, key, wait=False) as state:
+        with _locked(folder, key) as state:
             if state == "busy":
                 continue
             durable.remove_leftovers(folder / key)

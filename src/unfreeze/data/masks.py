@@ -6,6 +6,8 @@ Layouts; a picture and its mask have the same name, but for the suffix and ``_ma
 - ``images/`` beside ``masks/`` (``annotations``, ``labels`` ...), each with or without folders of splits inside;
 - VOC's ``JPEGImages/`` beside ``SegmentationClass/``.
 
+What lies in further folders below is paired by its whole name from there on.
+
 A pixel of a mask is the number of its class. 255 is no class (VOC), unless the masks hold nothing but 0 and 255: then
 they are ground and thing. Masks in colours are refused, as are JPEG masks, which blur numbers.
 """
@@ -16,7 +18,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +50,9 @@ def folder_of_masks(pictures: Path, beside: Sequence[Path]) -> Path | None:
         if folder != pictures and folder.name.casefold().startswith(name) and ending in _ENDINGS:
             return folder
     if name in PICTURES:
-        return next((folder for wanted in MASKS for folder in beside if folder.name.casefold() == wanted), None)
+        # Trap: VOC has boxes in Annotations beside the masks.
+        names = ("segmentationclass", *MASKS) if name == "jpegimages" else MASKS
+        return next((folder for wanted in names for folder in beside if folder.name.casefold() == wanted), None)
     return None
 
 
@@ -79,17 +83,21 @@ def paired(pictures: Mapping[str, str], masks: Mapping[str, str], root: Path, no
     return Table(arrow, Places.of_files(names), Files(root, ("image", COLUMN)))
 
 
-def stems(names: Iterator[str], where: str) -> dict[str, str]:
-    """File names by their stem, suffixes of pictures alone.
+def stems(names: Iterator[tuple[str, str]], where: str) -> dict[str, str]:
+    """File names by what pairs them, suffixes of pictures alone.
+
+    Args:
+        names: From the folder of pictures or masks on, with those below it; and as they are to be kept.
+        where: The folder, for messages.
 
     Raises:
         DataError: E-DATA-FORMAT, two differ by their suffix alone.
     """
     found: dict[str, str] = {}
-    for name in names:
+    for inside, name in names:
         if media.kind_of(name) != "image":
             continue
-        stem = Path(name).stem
+        stem = PurePosixPath(inside).with_suffix("").as_posix()
         if stem in found:
             what = f"{Path(found[stem]).name} and {Path(name).name} have the same name but for the suffix"
             raise DataError("DATA-FORMAT", what, where=where, remedy="remove one of them")

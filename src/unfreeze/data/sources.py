@@ -88,7 +88,8 @@ def read(
 
     Args:
         data: A path to a .csv, .tsv, .jsonl, .json or .parquet file; a folder; a Hub id such as ``imdb``; a
-            `pandas.DataFrame`, a `datasets.Dataset` or `DatasetDict`, a list of dicts, or a dict of columns.
+            `pandas.DataFrame`, a `datasets.Dataset` or `DatasetDict`, a list of dicts, or a dict of columns; or what
+            was read before.
         test: Test rows, given in any of these ways; they take the place of those found with `data`.
         validation: Likewise for validation.
         encoding: Of text files that are not UTF-8.
@@ -126,7 +127,32 @@ def read(
     return splits
 
 
+def keep(splits: Splits, folder: Path) -> None:
+    """Write splits that came from Python into files, for `kept`."""
+    import pyarrow.parquet
+
+    for name, table in splits.tables().items():
+        arrow = table.arrow
+        for column in table.files.columns if table.files is not None and table.files.folder is None else ():
+            # As they are meant now; whoever reads them again may do so from another working folder.
+            names = [str(Path(value).absolute()) if value else value for value in table.column(column)]
+            place = arrow.column_names.index(column)
+            arrow = arrow.set_column(place, column, pa.array(names, pa.large_string()))
+        pyarrow.parquet.write_table(arrow, folder / f"{name}.parquet")
+    if splits.label_names is not None:
+        (folder / "labels.json").write_text(json.dumps(splits.label_names), encoding="utf-8")
+
+
+def kept(folder: Path) -> Splits | None:
+    """What `keep` wrote; None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    return _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
+
+
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:
+    if isinstance(data, Splits):
+        return data
     if isinstance(data, str | os.PathLike):
         return _read_path(os.fspath(data), reading, wanted)
     # Names of files in rows that come from Python mean what they would mean there.
@@ -200,7 +226,7 @@ def _missing(path: Path) -> DataError:
 
 def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     entries = _visible(root, root)
-    if (masked := _with_masks(root, entries, reading)) is not None:
+    if (masked := _with_masks(root, entries, reading, wanted)) is not None:
         return masked
     found = _split_entries(root, entries)
     if not found:
@@ -389,7 +415,7 @@ def _label_names(path: Path, reading: Reading) -> list[str] | None:
 # a mask a picture
 
 
-def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | None:
+def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) -> Splits | None:
     """The splits of a folder of pictures and masks, see `unfreeze.data.masks`; None where it is no such folder."""
     folders = [entry for entry in entries if entry.is_dir()]
     pairs: dict[str, tuple[Path, Path]] = {}
@@ -405,7 +431,11 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | N
             continue
         split = _split_called(folder.name)
         is_called_so = below.name.casefold().endswith(("mask", "masks"))
-        if is_called_so and _pictures_in(folder, root) and not any(True for _ in _files_below(below, root, reading)):
+        if (
+            is_called_so
+            and _pictures_in(folder, root, reading)
+            and not any(True for _ in _files_below(below, root, reading))
+        ):
             what = f"the folder {_relative(below, root)!r}, beside pictures, holds no masks"
             raise DataError(
                 "DATA-EMPTY", what, where=str(below), remedy="put a mask for each picture there, or remove it"
@@ -417,37 +447,37 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading) -> Splits | N
             pairs |= {str(_split_called(entry.name)): (entry, below / entry.name) for entry in inside}
         else:
             pairs["train"] = folder, below
-    tables = {name: _masked_rows(*pair, root, reading) for name, pair in pairs.items() if _hold_pictures(pair, root)}
-    if "train" not in tables:
+    tables = {}
+    for split, pair in pairs.items():
+        with_pictures = [folder for folder in pair if folder.is_dir() and _pictures_in(folder, root, reading)]
+        if len(with_pictures) == 2:
+            tables[split] = _masked_rows(*pair, root, reading)
+        elif with_pictures == [pair[0]]:
+            shown, empty = (path.relative_to(root).as_posix() for path in pair)
+            reading.notes.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
+    if "train" not in tables and wanted not in tables:
         return None
     label_names, label_files = _side_files(entries, reading)
     used = {path for pair in pairs.values() for one in pair for path in (one, *one.parents)}
     _note_ignored([entry for entry in entries if entry not in used | label_files], reading)
     name = _name_of(root / "train")
-    return Splits(tables["train"], tables.get("validation"), tables.get("test"), name, label_names)
+    first = tables["train" if "train" in tables else wanted]
+    return Splits(first, tables.get("validation"), tables.get("test"), name, label_names)
 
 
 def _split_called(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.casefold() in names), None)
 
 
-def _hold_pictures(pair: tuple[Path, Path], root: Path) -> bool:
-    return all(folder.is_dir() and bool(_pictures_in(folder, root)) for folder in pair)
-
-
-def _pictures_in(folder: Path, root: Path) -> dict[str, str]:
-    """File names by their stem."""
-    named = (_file_name(path, root) for path in _visible(folder, root) if not path.is_dir())
+def _pictures_in(folder: Path, root: Path, reading: Reading) -> dict[str, str]:
+    """File names by what they are called from the folder on, without suffix."""
+    files = _files_below(folder, root, reading)
+    named = ((path.relative_to(folder).as_posix(), _file_name(path, root)) for path in files)
     return masks.stems(named, _relative(folder, root))
 
 
 def _masked_rows(shown: Path, below: Path, root: Path, reading: Reading) -> Table:
-    for folder in (shown, below):
-        for path in _visible(folder, root):
-            _is_link_inside(path, root)
-            if not path.is_dir():
-                check_regular(path, _relative(path, root))
-    found, wanted = _pictures_in(shown, root), _pictures_in(below, root)
+    found, wanted = _pictures_in(shown, root, reading), _pictures_in(below, root, reading)
     return masks.paired(found, wanted, root, reading.notes, _relative(below, root))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-# Name after "builtin:" -> what it is. The folder of each is unfreeze/builtin/<name>.
+# Name after "builtin:", which is the modality, -> what it is. The folder of each is unfreeze/builtin/<name>.
 BUILTIN: dict[str, str] = {
     "text": "a small English text encoder that ships with unfreeze and needs no network",
+    "image": "a small network for pictures that ships with unfreeze and needs no network",
 }
 
 
@@ -130,7 +131,7 @@ RECOMMENDED: tuple[CatalogEntry, ...] = (
     ),
 )
 
-_STRONGER = {"text": "roberta-base"}
+_STRONGER = {"text": "roberta-base", "image": "microsoft/resnet-50"}
 
 
 def stronger_than(builtin_modality: str) -> CatalogEntry:

@@ -40,7 +40,7 @@ HUB_TIMEOUT_S = 10.0
 _SETTINGS_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
 _WEIGHT_FILES = ["model.safetensors", "model-*.safetensors"]
 _PICKLES = re.compile(r"((^|_)model\S*|^consolidated\S*)\.(bin|pt|pth|pkl|pickle)$|\.ckpt$")
-_BUILTIN_HINT = "use the model that ships with unfreeze: --model builtin:text"
+_BUILTIN_HINT = "use a model that ships with unfreeze: --model builtin:text, or builtin:image"
 
 # Tensors of other heads, towers and pretraining parts, by one component of their name; a checkpoint may hold them.
 _OTHER_PARTS = re.compile(
@@ -95,7 +95,8 @@ def resolve(model: str) -> ModelSource:
     """Say what a model's name means, without touching the network.
 
     Args:
-        model: ``builtin:text``, a folder, a finished run, or a Hub id (``name``, ``org/name``, ``org/name@revision``).
+        model: ``builtin:text``, ``builtin:image``, a folder, a finished run, or a Hub id (``name``, ``org/name``,
+            ``org/name@revision``).
 
     Raises:
         ModelError: E-MODEL-UNKNOWN, it is none of these.

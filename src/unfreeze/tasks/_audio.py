@@ -66,6 +66,9 @@ def tokens_of(seconds: float) -> int:
     return max(1, math.ceil(seconds * TOKENS_PER_SECOND - 1e-6))
 
 
+AST_SECONDS_PER_FRAME = 0.01  # of its filter banks (Gong et al. 2021, arXiv 2104.01778, section 2.1)
+
+
 def check_seconds(value: Any) -> None:
     """Refuse an option that is no length of time.
 
@@ -101,6 +104,16 @@ class HearsFiles(ReadsFiles):
         if file.digest not in self._lengths:
             self._lengths[file.digest] = facts_of(file.read(), file.place).seconds
         return self._lengths[file.digest]
+
+
+def most_seconds(processor: Any) -> float | None:
+    """What a feature extractor cuts recordings to by itself; None where it takes any length."""
+    chunk = getattr(processor, "chunk_length", None)  # Whisper's
+    if chunk is not None:
+        return float(chunk)
+    if type(processor).__name__ == "ASTFeatureExtractor":
+        return float(processor.max_length) * AST_SECONDS_PER_FRAME
+    return None
 
 
 def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) -> dict[str, torch.Tensor]:

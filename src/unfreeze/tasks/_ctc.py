@@ -80,7 +80,7 @@ class Letters(Hearing):
         # A letter that follows itself needs a blank between.
         needed = len(found) + sum(a == b for a, b in itertools.pairwise(found))
         if needed > space.longest:
-            raise ValueError(f"has {len(found)} letters, and the model gives {space.longest}")
+            raise ValueError(f"has {len(found)} letters, and the model gives at most {space.longest}")
         return found
 
     def _wanted(self, config: Any) -> Any:

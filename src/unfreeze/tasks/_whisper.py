@@ -21,8 +21,6 @@ from unfreeze.types import Batch, LossTerm
 if TYPE_CHECKING:
     from unfreeze.models.loading import LoadedModel, ModelSource
 
-# An answer may be so many times as long as the longest training transcript, and at least so many tokens.
-ROOM_TO_WRITE, LEAST_WRITTEN = 2, 32
 # As OpenAI's own code tells the two kinds apart.
 MULTILINGUAL_VOCABULARY = 51_865
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
@@ -83,9 +81,8 @@ class Dictation(Hearing):
         limit = int(config.max_target_positions) - len(self.prompt)
         tokens = [self._tokens(text) for text in texts]
         self.used = frozenset(token for found in tokens for token in found)
-        longest = max(map(len, tokens), default=0)
-        written = min(limit, max(LEAST_WRITTEN, ROOM_TO_WRITE * longest))
-        return replace(space, longest=limit, written=written, prompt=self.prompt)
+        # A model that has learned where to end does so; a recording to come may say more than any of these.
+        return replace(space, longest=limit, written=limit, prompt=self.prompt)
 
     def _tokens(self, text: str) -> list[int]:
         found = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]

@@ -57,11 +57,17 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
         if asked is not None:
             raise TaskError("TASK", "recordings are measured in seconds: options.seconds", where="train.max_length")
         seconds = np.asarray([self.length_of(self.source_of(row)) for row in train])
+        most = _audio.most_seconds(self.processor)
         if self.seconds is not None:
             wanted, why = float(self.seconds), "named in the recipe"
+            if most is not None and wanted > most:
+                what = f"this model hears at most {most:g} s of a recording"
+                raise TaskError("TASK", what, where="options.seconds", remedy=f"--set options.seconds={most:g}")
         else:
             needed = float(np.quantile(seconds, KEPT_QUANTILE))
-            wanted = float(np.clip(math.ceil(needed * 10) / 10, FEWEST_SECONDS, MOST_SECONDS))
+            wanted = float(
+                np.clip(math.ceil(needed * 10) / 10, FEWEST_SECONDS, min(MOST_SECONDS, most or MOST_SECONDS))
+            )
             why = f"95 % of the recordings are no longer than {needed:.1f} s"
         longer = float(np.mean(seconds > wanted + 1e-6))
         cut = f"; {longer:.1%} are longer and are cut" if longer else ""

@@ -109,7 +109,7 @@ class Task(ABC):
         most_tokens: The longest input unless the recipe asks for another.
         splits_long_rows: Whether `encode` gives several examples for a row beyond the limit, rather than cutting it.
         brings_its_head: Whether a checkpoint's own head is trained on, so that no phase begins with the head alone.
-        measures_answers: Of a task that `generates`: whether its figures are of answers, and not of the loss alone.
+        measures_answers: Whether its figures are of the answers it gives; else of the tokens that its loss asks for.
         generates: Whether an answer is written a token at a time, by many forwards: evaluations while training then do
             without answers, and the model must be one that writes.
     """
@@ -154,6 +154,16 @@ class Task(ABC):
                     remedy=did_you_mean(key, known),
                 )
         return cls(**options)
+
+    @property
+    def default_model(self) -> str | None:
+        """What is trained where no model is named: that of the modality that ships with unfreeze.
+
+        None: there is none, or it cannot do this.
+        """
+        from unfreeze.models import catalog
+
+        return f"builtin:{self.modality}" if self.modality in catalog.BUILTIN and not self.generates else None
 
     # binding -----------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ class FillMask(PlainTexts):
     A text longer than the limit gives several examples. Of the tokens, `masked_fraction` are predicted: 80 % of them
     are shown as the mask token, 10 % as a random token, 10 % as they are (BERT, section 3.1). Training masks anew in
     every epoch; evaluation uses one fixed mask a row, so that figures can be compared. In a text to predict, mask
-    tokens that stand in it are the ones to fill.
+    tokens that stand in it are the ones to fill, and no others.
 
     Options:
         masked_fraction: Share of the tokens to predict.
@@ -39,6 +39,7 @@ class FillMask(PlainTexts):
     name: ClassVar[str] = "fill-mask"
     auto_class: ClassVar[str] = "AutoModelForMaskedLM"
     augments: ClassVar[bool] = True
+    measures_answers: ClassVar[bool] = False
     most_tokens: ClassVar[int] = 128
 
     masked_fraction: float = 0.15
@@ -67,8 +68,8 @@ class FillMask(PlainTexts):
         examples = []
         for number, start in enumerate(range(0, max(1, len(ids)), room)):
             whole = np.concatenate([before, ids[start : start + room], after])
-            is_asked = whole == tokenizer.mask_token_id
-            target = np.where(is_asked, whole, NOT_A_TARGET) if is_asked.any() and not train else None
+            # Of a text to predict nothing but its own mask tokens is asked for, in none of its parts.
+            target = None if train else np.where(whole == tokenizer.mask_token_id, whole, NOT_A_TARGET)
             examples.append(Example({"input_ids": whole}, target, row.index, len(whole), part=number))
         return examples
 
@@ -120,7 +121,7 @@ class FillMask(PlainTexts):
             ids = best.indices[start : start + count].tolist()
             tokens = self.processor.convert_ids_to_tokens(ids)
             probabilities = best.values[start : start + count]
-            found.append(Prediction(int(row), tokens, float(probabilities.mean()) if count else None))
+            found.append(self._filled(int(row), tokens, float(probabilities.mean()) if count else None))
             start += count
         return found
 
@@ -129,7 +130,11 @@ class FillMask(PlainTexts):
             return list(parts)
         known = [p.probability for p in parts if p.probability is not None]
         tokens = [token for part in parts for token in part.label]
-        return [Prediction(parts[0].row, tokens, sum(known) / len(known) if known else None)]
+        return [self._filled(parts[0].row, tokens, sum(known) / len(known) if known else None)]
+
+    def _filled(self, row: int, tokens: list[str], probability: float | None) -> Prediction:
+        nothing = f"(nothing to fill: no {self.processor.mask_token} in the text)"
+        return Prediction(row, tokens, probability, shown=" ".join(tokens) or nothing)
 
     def metric(self) -> NextTokenMetric:
         return NextTokenMetric(lambda outputs, batch: (outputs, batch.targets[batch.targets != NOT_A_TARGET]))

@@ -120,7 +120,7 @@ class IntentAndSlots(TagsWords):
         intents, tags = ([n for n in named if table.is_list(n) == is_list] for is_list in (False, True))
         if len(intents) > 1 or len(tags) > 1:
             what = f"one column of intents and one of lists of tags are read, not {', '.join(named)}"
-            raise DataError("DATA-LABEL", what, where="data.label", remedy="--set data.label=INTENT,TAGS")
+            raise DataError("DATA-LABEL", what, where="data.label", remedy="--set 'data.label=[INTENT, TAGS]'")
         only_tags = asked.model_copy(update={"label": tags[0] if tags else None}) if asked is not None else None
         roles = super().find_roles(table, only_tags, needs_label=needs_label)
         intent = intents[0] if intents else intent_column(table)

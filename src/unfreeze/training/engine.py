@@ -103,7 +103,7 @@ class Engine:
             train,
             validation,
             tell=self._tell,
-            check_stop=lambda: self.stop.check(str(run.folder)),
+            check_stop=self._check_stop,
         )
         self.source = self.sources.rows
         self.dropout = Dropout(model)
@@ -231,8 +231,7 @@ class Engine:
             if self.stop or self._asked_to_stop:
                 self.moments |= moments_by_name(optimizer.optimizer)
                 self._save()
-                self.stop.signal_name = self.stop.signal_name or "an observer"
-                self.stop.check(str(self.run.folder))
+                self._check_stop()
             every = self.settings.checkpoint_steps
             # One follows at the phase's end anyway.
             is_due = every and self.state.step % every == 0 and self.state.phase_step < phase.steps
@@ -241,9 +240,15 @@ class Engine:
                 self._save()
                 last_save = time.monotonic()
 
+    def _check_stop(self) -> None:
+        """Raise `Interrupted` where a signal or an observer has asked for it."""
+        if self._asked_to_stop:
+            self.stop.signal_name = self.stop.signal_name or "an observer"
+        self.stop.check(str(self.run.folder))
+
     def _take_source(self, index: int) -> None:
         """The phase's inputs; a phase that is resumed must get the same again."""
-        self.source = self.sources.of(index)
+        self.source = self.sources.of(index, self.state.source if self.state.phase_step else "")
         if self.state.phase_step:
             check_same_source(self.state.source, self.source.description, str(self.run.folder))
         self.state = replace(self.state, source=self.source.description)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,16 @@ from typing import Any
 import torch
 
 from unfreeze.activations.boundary import Boundary
-from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
+from unfreeze.activations.record import (
+    Checked,
+    Overflow,
+    Refused,
+    check,
+    find_boundary,
+    inputs_like,
+    probe_rows,
+    record,
+)
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows, Views
 from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of
@@ -77,15 +87,27 @@ class Sources:
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
         self._refused: set[str] = set()
+        # Boundary to the precision with which a phase was begun that goes on now.
+        self._begun: dict[str, str] = {}
+        # Keys of all that this run has recorded or used.
+        self._own: set[str] = set()
         self._digests: dict[tuple[str, ...], str] = {}
         # By identity; the rows are kept with it, or another list might get their place in memory.
         self._rows_seen: dict[int, tuple[dict[str, Any], Sequence[Example]]] = {}
 
-    def of(self, index: int) -> Source:
-        """The source of a phase; the model is in the state in which the phase begins."""
+    def of(self, index: int, begun_with: str = "") -> Source:
+        """The source of a phase.
+
+        Args:
+            index: Of the phase; the model is in the state in which it begins, or goes on.
+            begun_with: `Source.description` of a phase that goes on: rows stay rows though they could be recorded now,
+                and a precision is not decided again with a head that has trained.
+        """
         boundary = self.phases[index].boundary
-        if boundary is None or boundary in self._refused:
+        if boundary is None or boundary in self._refused or begun_with == FROM_ROWS:
             return self.rows
+        if begun_with:
+            self._begun[boundary] = begun_with.rpartition(", ")[2]
         if boundary not in self._made:
             self._record_from(index)
         if boundary not in self._made:
@@ -140,7 +162,13 @@ class Sources:
         if not checked:
             return
         try:
-            stores = [self._recorded(checked, self.viewed)]
+            try:
+                stores = [self._recorded(checked, self.viewed)]
+            except Overflow as overflow:
+                # The few rows of the check had no such value. In single precision, which is what the design promises.
+                self.tell("notice", text=f"{overflow}: recorded in {EXACT}")
+                checked = [replace(c, dtype=EXACT) if c.boundary.group == overflow.group else c for c in checked]
+                stores = [self._recorded(checked, self.viewed)]
             if self.rows.validation is not None:
                 stores.append(self._recorded(checked, self.rows.validation, is_measured=True))
         except (Refused, ResourceError, OSError) as error:
@@ -176,14 +204,16 @@ class Sources:
         try:
             boundary = find_boundary(self.task, self.model, self.groups, group, probe)
             known = self._checked_before(boundary)
-            return known if known is not None else check(self.task, self.model, self.groups, boundary, probe)
+            if known is not None:
+                return known
+            return check(self.task, self.model, self.groups, boundary, probe, self._begun.get(group))
         except Refused as refusal:
             self._refuse([group], str(refusal))
         except Exception as error:
-            if is_out_of_memory(error):
-                raise
             # Whatever keeps a model from being recorded must not keep it from being trained.
-            self._refuse([group], f"its boundary cannot be found: {type(error).__name__}: {error}")
+            is_memory = is_out_of_memory(error)
+            what = "there is not enough memory" if is_memory else f"{type(error).__name__}: {error}"
+            self._refuse([group], f"its boundary cannot be checked: {what}")
         return None
 
     def _checked_before(self, boundary: Boundary) -> Checked | None:
@@ -197,7 +227,8 @@ class Sources:
         # See `check`: where a shortened row would not do, the whole one is kept.
         kept = {boundary.keeps_inputs, boundary.reads != "all"}
         for place in (replace(boundary, keeps_inputs=k) for k in sorted(kept)):
-            for dtype in DTYPES:
+            begun = self._begun.get(boundary.group)
+            for dtype in (begun,) if begun in DTYPES else DTYPES:
                 checked = Checked(place, dtype, 0.0)
                 key = key_of(self._facts(checked, self.viewed.examples, below))
                 known = about(Path(self.settings.cache.folder) / key)
@@ -232,6 +263,8 @@ class Sources:
             for known, c in zip(shown, checked, strict=True):
                 known |= {"error": c.error, "above": self._weights_above(c.boundary)}
         folder = Path(self.settings.cache.folder)
+        places = [folder / key_of(f) for f in facts]
+        self._own |= {place.name for place in places}
         started: list[int] = []
 
         def on_row(done: int) -> None:
@@ -248,13 +281,15 @@ class Sources:
             self.model,
             checked,
             rows.examples,
-            [folder / key_of(f) for f in facts],
+            places,
             [{**f, "about": a} for f, a in zip(facts, shown, strict=True)],
             budget_bytes=self.settings.cache.budget_bytes,
             budget_tokens=self._tokens_at_once,
             reuse=self.settings.cache.reuse,
             say=lambda text: self.tell("notice", text=text),
             on_row=on_row,
+            keep=self._own,
+            check_stop=self.check_stop,
         )
 
     @property
@@ -277,6 +312,7 @@ class Sources:
             "boundary": asdict(checked.boundary),
             "precision": checked.dtype,
             "attention": getattr(self.model.config, "_attn_implementation", None),
+            "configuration": _configuration_of(self.model),
         }
 
     def _facts_of(self, examples: Sequence[Example]) -> dict[str, Any]:
@@ -284,6 +320,26 @@ class Sources:
         if id(examples) not in self._rows_seen:
             self._rows_seen[id(examples)] = facts_of_rows(examples, self._tokens_at_once), examples
         return self._rows_seen[id(examples)][0]
+
+
+# Of a configuration, what says nothing of the frozen layers in eval mode; beside all that has "drop" in its name.
+_NAMES_ALONE = {
+    *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),
+    *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
+}
+
+
+def _configuration_of(model: torch.nn.Module) -> str:
+    """SHA-256 of a model's configuration: activation, heads, epsilons are no weights, and decide what layers give."""
+
+    def kept(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {k: kept(v) for k, v in values.items() if k not in _NAMES_ALONE and "drop" not in str(k)}
+
+    config: Any = getattr(model, "config", None)
+    described = kept(config.to_dict()) if hasattr(config, "to_dict") else {}
+    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _digest_of(model: torch.nn.Module, groups: LayerGroups, names: Sequence[str]) -> str:
