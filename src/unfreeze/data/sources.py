@@ -447,16 +447,17 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
             pairs |= {str(_split_called(entry.name)): (entry, below / entry.name) for entry in inside}
         else:
             pairs["train"] = folder, below
-    tables = {}
+    tables, unread = dict[str, Table](), list[str]()
     for split, pair in pairs.items():
         with_pictures = [folder for folder in pair if folder.is_dir() and _pictures_in(folder, root, reading)]
         if len(with_pictures) == 2:
             tables[split] = _masked_rows(*pair, root, reading)
         elif with_pictures == [pair[0]]:
             shown, empty = (path.relative_to(root).as_posix() for path in pair)
-            reading.notes.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
+            unread.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
     if "train" not in tables and wanted not in tables:
         return None
+    reading.notes += unread
     label_names, label_files = _side_files(entries, reading)
     used = {path for pair in pairs.values() for one in pair for path in (one, *one.parents)}
     _note_ignored([entry for entry in entries if entry not in used | label_files], reading)
