@@ -144,7 +144,6 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _run_in_this_process(cell: Cell, runs: Path, tiny: bool) -> int:
     """Measure one cell and print its values as one line; whatever libraries print goes to standard error."""
-
     line, status = sys.stdout, _DONE
     with contextlib.redirect_stdout(sys.stderr):
         try:

@@ -321,6 +321,18 @@ def _job(cell: Cell, tiny: bool, *, seed: int, epochs: int) -> Job:
     return Job(model_folder(cell.model), drawn(read(cell.data, "train"), count, seed), epochs, seed)
 
 
+def _costs(job: Job, meter: measure.Meter, whole_seconds: float) -> dict[str, Any]:
+    """What training took, whatever was trained; no tokens are computed of pictures."""
+    return {
+        "rows": len(job.rows),
+        "epochs": job.epochs,
+        "training_seconds": meter.seconds,
+        "whole_seconds": whole_seconds,
+        "memory_bytes": meter.memory_bytes,
+        "computed_tokens": meter.computed_tokens,
+    }
+
+
 def _run_timed(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     job = _job(cell, tiny, seed=cell.options["round"], epochs=1)
     peak, spent = measure.matmul_peak(0.02 if tiny else 0.3)
@@ -372,14 +384,7 @@ def _run_recorded(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         else:
             trained = {"head": peers.HEAD_ONLY, "last(2)": peers.TOP_TWO_OF_SIX}[span]
             peers.fine_tune(job, system, meter, folder / "run", trained=trained)
-    return {
-        "rows": len(job.rows),
-        "epochs": job.epochs,
-        "training_seconds": meter.seconds,
-        "whole_seconds": measure.process_seconds() - before,
-        "memory_bytes": meter.memory_bytes,
-        "computed_tokens": meter.computed_tokens,
-    }
+    return _costs(job, meter, measure.process_seconds() - before)
 
 
 def _run_pictures(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
@@ -404,11 +409,7 @@ def _run_pictures(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         answers = answer(files)
     right = right_answers(answers, test)
     return {
-        "rows": len(job.rows),
-        "epochs": job.epochs,
-        "training_seconds": meter.seconds,
-        "whole_seconds": whole,
-        "memory_bytes": meter.memory_bytes,
+        **_costs(job, meter, whole),
         "accuracy": right.count("1") / len(right),
         "right": right,
     }
@@ -438,12 +439,7 @@ def _run_tags(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         answers = [p.label for p in run.predict([{"tokens": list(row.words)} for row in test])]
     counts = counted_spans(answers, test)
     return {
-        "rows": len(job.rows),
-        "epochs": job.epochs,
-        "training_seconds": meter.seconds,
-        "whole_seconds": whole,
-        "memory_bytes": meter.memory_bytes,
-        "computed_tokens": meter.computed_tokens,
+        **_costs(job, meter, whole),
         "f1": f1_of(counts),
         "spans": counts,
     }
@@ -474,12 +470,7 @@ def _run_answers(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
 
     found = [scores(said, row.answers) for said, row in zip(answers, test, strict=True)]
     return {
-        "rows": len(job.rows),
-        "epochs": job.epochs,
-        "training_seconds": meter.seconds,
-        "whole_seconds": whole,
-        "memory_bytes": meter.memory_bytes,
-        "computed_tokens": meter.computed_tokens,
+        **_costs(job, meter, whole),
         "f1": sum(f1 for _, f1 in found) / len(found),
         "exact_match": sum(exact for exact, _ in found) / len(found),
         "right": "".join("1" if exact else "0" for exact, _ in found),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import cells
@@ -107,8 +107,18 @@ def _speed(done: Records) -> list[str]:
     return lines
 
 
-def _rounds(done: Records, name: str) -> dict[int, dict[str, Any]]:
-    return {n: done[name.format(n)].values for n in cells.ROUNDS if name.format(n) in done}
+def _rounds(done: Records, name: str, numbers: Sequence[int] = cells.ROUNDS) -> dict[int, dict[str, Any]]:
+    return {n: done[name.format(n)].values for n in numbers if name.format(n) in done}
+
+
+def _costs(values: Sequence[dict[str, Any]]) -> tuple[str, str, str]:
+    """Training, the whole process, memory above the loaded model."""
+    training, whole = (_seconds([v[key] for v in values]) for key in ("training_seconds", "whole_seconds"))
+    return training, whole, _memory(values)
+
+
+def _memory(values: Iterable[dict[str, Any]]) -> str:
+    return f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB"
 
 
 def _speed_row(system: str, found: dict[int, dict[str, Any]], ours: dict[int, dict[str, Any]]) -> str:
@@ -116,9 +126,7 @@ def _speed_row(system: str, found: dict[int, dict[str, Any]], ours: dict[int, di
     computed = median(v["computed_tokens"] / v["tokens"] for v in values)
     return _row(
         _SYSTEM_NAMES[system],
-        _seconds([v["training_seconds"] for v in values]),
-        _seconds([v["whole_seconds"] for v in values]),
-        f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+        *_costs(values),
         f"{computed:.2f}",
         f"{median(v['share_of_peak'] for v in values):.0%}",
         _ratios(found, ours, "training_seconds"),
@@ -170,9 +178,7 @@ def _recorded(done: Records) -> list[str]:
                 lines.append(
                     _row(
                         _RECORDED_NAMES[system],
-                        _seconds([v["training_seconds"] for v in values]),
-                        _seconds([v["whole_seconds"] for v in values]),
-                        f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                        *_costs(values),
                         _ratios(found, rounds["u"], "training_seconds"),
                         _ratios(found, rounds.get("again", {}), "training_seconds"),
                         _ratios(found, rounds["u"], "whole_seconds"),
@@ -185,7 +191,7 @@ def _recorded(done: Records) -> list[str]:
 def _tags(done: Records) -> list[str]:
     lines: list[str] = []
     for data, (rows, epochs, rate) in cells.TAGS.items():
-        found = {s: {n: done[k].values for n in cells.SEEDS if (k := f"tags/{data}/{n}/{s}") in done} for s in "bur"}
+        found = {s: _rounds(done, f"tags/{data}/{{}}/{s}", cells.SEEDS) for s in "bur"}
         if not found["b"] or not found["u"]:
             continue
         lines += [
@@ -204,9 +210,7 @@ def _tags(done: Records) -> list[str]:
             lines.append(
                 _row(
                     _SYSTEM_NAMES[system],
-                    _seconds([v["training_seconds"] for v in values]),
-                    _seconds([v["whole_seconds"] for v in values]),
-                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    *_costs(values),
                     f"{sum(v['f1'] for v in values) / len(values):.4f}",
                     _ratios(found["b"], of_seeds, "training_seconds"),
                     _ratios(found["b"], of_seeds, "whole_seconds"),
@@ -220,8 +224,7 @@ def _tags(done: Records) -> list[str]:
 def _answers(done: Records) -> list[str]:
     lines: list[str] = []
     for data, (rows, epochs, rate, test_rows) in cells.ANSWERS.items():
-        names = {s: {n: f"answers/{data}/{n}/{s}" for n in cells.SEEDS} for s in "bu"}
-        found = {s: {n: done[k].values for n, k in of.items() if k in done} for s, of in names.items()}
+        found = {s: _rounds(done, f"answers/{data}/{{}}/{s}", cells.SEEDS) for s in "bu"}
         both = [n for n in found["u"] if n in found["b"]]
         if not both:
             continue
@@ -238,9 +241,7 @@ def _answers(done: Records) -> list[str]:
             lines.append(
                 _row(
                     _SYSTEM_NAMES[system],
-                    _seconds([v["training_seconds"] for v in values]),
-                    _seconds([v["whole_seconds"] for v in values]),
-                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    *_costs(values),
                     f"{sum(v['f1'] for v in values) / len(values):.4f}",
                     f"{sum(v['exact_match'] for v in values) / len(values):.4f}",
                     _ratios(of_seeds, found["u"], "training_seconds"),
@@ -273,9 +274,7 @@ def _pictures(done: Records) -> list[str]:
             lines.append(
                 _row(
                     _RECORDED_NAMES[system],
-                    _seconds([v["training_seconds"] for v in values]),
-                    _seconds([v["whole_seconds"] for v in values]),
-                    f"{median(v['memory_bytes'] for v in values) / 1e6:,.0f} MB",
+                    *_costs(values),
                     f"{sum(v['accuracy'] for v in values) / len(values):.4f}",
                     _ratios(found, rounds["u"], "training_seconds"),
                     _ratios(found, rounds["u"], "whole_seconds"),
@@ -310,8 +309,9 @@ def _without(done: Records) -> list[str]:
         for decision, rounds in found.items():
             if rounds:
                 seconds = _seconds([v["training_seconds"] for v in rounds.values()])
-                memory = f"{median(v['memory_bytes'] for v in rounds.values()) / 1e6:,.0f} MB"
-                lines.append(_row(decision, seconds, _ratios(rounds, ours, "training_seconds"), memory))
+                lines.append(
+                    _row(decision, seconds, _ratios(rounds, ours, "training_seconds"), _memory(rounds.values()))
+                )
         lines.append("")
     return lines
 
@@ -445,9 +445,7 @@ def _transfer(done: Records) -> list[str]:
     lines: list[str] = []
     for data, (prefix, model) in cells.TRANSFER.items():
         found = {
-            (rows, weights): {
-                n: done[k].values for n in cells.SEEDS if (k := f"transfer/{prefix}{rows}/{n}/{weights}") in done
-            }
+            (rows, weights): _rounds(done, f"transfer/{prefix}{rows}/{{}}/{weights}", cells.SEEDS)
             for rows, weights in (("all", "pretrained"), ("200", "pretrained"), ("200", "random"))
         }
         if not any(found.values()):

@@ -449,10 +449,10 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
             pairs["train"] = folder, below
     tables, unread = dict[str, Table](), list[str]()
     for split, pair in pairs.items():
-        with_pictures = [folder for folder in pair if folder.is_dir() and _pictures_in(folder, root, reading)]
-        if len(with_pictures) == 2:
-            tables[split] = _masked_rows(*pair, root, reading)
-        elif with_pictures == [pair[0]]:
+        pictures, drawn = (_pictures_in(folder, root, reading) if folder.is_dir() else {} for folder in pair)
+        if pictures and drawn:
+            tables[split] = masks.paired(pictures, drawn, root, reading.notes, _relative(pair[1], root))
+        elif pictures:
             shown, empty = (path.relative_to(root).as_posix() for path in pair)
             unread.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
     if "train" not in tables and wanted not in tables:
@@ -475,11 +475,6 @@ def _pictures_in(folder: Path, root: Path, reading: Reading) -> dict[str, str]:
     files = _files_below(folder, root, reading)
     named = ((path.relative_to(folder).as_posix(), _file_name(path, root)) for path in files)
     return masks.stems(named, _relative(folder, root))
-
-
-def _masked_rows(shown: Path, below: Path, root: Path, reading: Reading) -> Table:
-    found, wanted = _pictures_in(shown, root, reading), _pictures_in(below, root, reading)
-    return masks.paired(found, wanted, root, reading.notes, _relative(below, root))
 
 
 # one folder a class
