@@ -92,6 +92,15 @@ def files(folder):
     talks(folder / "talks.jsonl")
     street(folder / "street")
     speech(folder / "speech")
+    novel(folder / "novel.txt")
+
+
+def novel(path, paragraphs=12):
+    """Paragraphs of plain text."""
+    people, places = ("Ada", "Grace", "Marie"), ("London", "Oslo", "Rome", "Paris")
+    told = (f"{people[i % 3]} went to {places[i % 4]}.\nIt rained for {i + 2} days." for i in range(paragraphs))
+    Path(path).write_text("\n\n".join(told) + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def commands(path, rows=24):

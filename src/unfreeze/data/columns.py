@@ -692,7 +692,8 @@ def _guess_label(table: Table, profiles: list[_Profile], reasons: dict[str, str]
         raise DataError(
             "DATA-COLUMN",
             "no column looks like the label",
-            remedy=f"--set data.label=... (columns: {', '.join(table.columns)})",
+            remedy=f"--set data.label=... (columns: {', '.join(table.columns)})\n"
+            "or, to go on with pretraining on texts alone: --task fill-mask; text-generation with a decoder",
         )
     chosen = found[0]
     count = f", {chosen.distinct:,} different values" if chosen.distinct is not None else ""

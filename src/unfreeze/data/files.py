@@ -29,7 +29,8 @@ from unfreeze.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 READABLE = (
-    "readable are: .csv, .tsv, .jsonl, .json (a list of objects), .parquet, and .conll (a word and its tags a line)"
+    "readable are: .csv, .tsv, .jsonl, .json (a list of objects), .parquet, .conll (a word and its tags a line), and "
+    ".txt (plain text, a row a paragraph)"
 )
 
 _SAMPLE_RECORDS = 1000
@@ -98,7 +99,7 @@ def read_file(path: Path, name: str, reading: Reading) -> Table:
     suffix = path.suffix.casefold()
     if suffix not in readers:
         raise DataError("DATA-FORMAT", f"{name} is of an unknown kind", where=str(path), remedy=READABLE)
-    _check_content(path, name, suffix)
+    check_content(path, name, suffix)
     return readers[suffix](path, name, reading)
 
 
@@ -137,8 +138,12 @@ def unreadable(path: Path, name: str, error: OSError) -> DataError:
     )
 
 
-def _check_content(path: Path, name: str, suffix: str) -> None:
-    """Compare the first bytes with what the name promises."""
+def check_content(path: Path, name: str, suffix: str) -> None:
+    """Compare the first bytes with what the name promises.
+
+    Raises:
+        DataError: E-DATA-EMPTY, E-DATA-FORMAT, E-DATA-UNREADABLE.
+    """
     if check_regular(path, name).st_size == 0:
         raise DataError("DATA-EMPTY", f"{name} is empty", where=str(path))
     try:
@@ -339,7 +344,7 @@ def _records(
     """
     # Trap: the default limit of a field is 128 KiB, and a book does not fit.
     csv.field_size_limit(2**31 - 1)
-    lines = _lines_without_nul(path, name, reading)
+    lines = lines_without_nul(path, name, reading)
     # Trap: where quotes are part of the text, a text that starts with one would swallow the rows after it.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
@@ -354,7 +359,8 @@ def _records(
         yield start, fields
 
 
-def _lines_without_nul(path: Path, name: str, reading: Reading) -> Iterator[str]:
+def lines_without_nul(path: Path, name: str, reading: Reading) -> Iterator[str]:
+    """As `lines_of`; E-DATA-ROW where a line holds a NUL."""
     for number, line in enumerate(lines_of(path, name, reading), 1):
         if "\0" in line:
             raise DataError(

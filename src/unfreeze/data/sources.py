@@ -1,7 +1,8 @@
 """Where data comes from: a file, a folder, a Hub id, or a Python object; in each case, `Splits` of `Table`.
 
-A folder is, in this order: files called train, validation and test (or folders of those names); one table file; or one
-sub-folder of text files for each class. Files beside them are recognised (names of labels) or named in a note.
+A folder is, in this order: files called train, validation and test (or folders of those names); one table file; one
+sub-folder of text files for each class; or files of plain text. Files beside them are recognised (names of labels) or
+named in a note.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfreeze.data import conll, masks, media, pictures
+from unfreeze.data import conll, masks, media, pictures, prose
 from unfreeze.data.columns import FILE_NOUNS, file_columns
 from unfreeze.data.contents import checked_name
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read_file, read_whole_text, unreadable
@@ -87,9 +88,9 @@ def read(
     """Read a data set.
 
     Args:
-        data: A path to a .csv, .tsv, .jsonl, .json or .parquet file; a folder; a Hub id such as ``imdb``; a
-            `pandas.DataFrame`, a `datasets.Dataset` or `DatasetDict`, a list of dicts, or a dict of columns; or what
-            was read before.
+        data: A path to a .csv, .tsv, .jsonl, .json, .parquet, .conll or .txt file; a folder; a Hub id such as
+            ``imdb``; a `pandas.DataFrame`, a `datasets.Dataset` or `DatasetDict`, a list of dicts, or a dict of
+            columns; or what was read before.
         test: Test rows, given in any of these ways; they take the place of those found with `data`.
         validation: Likewise for validation.
         encoding: Of text files that are not UTF-8.
@@ -198,7 +199,7 @@ def _read_path(data: str, reading: Reading, wanted: str) -> Splits:
         return Splits(media.plain_rows([path.name], kind, path.absolute().parent), name=_name_of(path))
     if is_there:
         return Splits(_read_table(path, path.name, reading), name=_name_of(path))
-    if _HUB_ID.fullmatch(data) and path.suffix.casefold() not in SUFFIXES:
+    if _HUB_ID.fullmatch(data) and path.suffix.casefold() not in {*SUFFIXES, *conll.SUFFIXES, prose.SUFFIX}:
         return _from_hub(data, reading, wanted)
     raise _missing(path)
 
@@ -228,9 +229,13 @@ def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     entries = _visible(root, root)
     if (masked := _with_masks(root, entries, reading, wanted)) is not None:
         return masked
-    found = _split_entries(root, entries)
+    found = _split_entries(root, entries, _is_table)
+    # Among folders, train.txt may list files, or be anything.
+    texts = [] if found or any(entry.is_dir() for entry in entries) else _prose_of(root, entries)
+    if texts:
+        found = _split_entries(root, texts, prose.is_prose)
     if not found:
-        return _folder_without_splits(root, entries, reading)
+        return _folder_without_splits(root, entries, texts, reading)
     if wanted not in found and "train" not in found:
         names = ", ".join(entry.name for group in found.values() for entry in group)
         raise DataError(
@@ -247,8 +252,19 @@ def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     return Splits(first, parts.get("validation"), parts.get("test"), _name_of(root / "train"), label_names)
 
 
-def _folder_without_splits(root: Path, entries: list[Path], reading: Reading) -> Splits:
-    """The one table of a folder, or its class folders."""
+def _prose_of(root: Path, entries: Sequence[Path]) -> list[Path]:
+    """Files of plain text in a folder without other data."""
+    if any(media.kind_of(entry.name) is not None or _is_table(entry) for entry in entries):
+        return []
+    named = [entry for entry in entries if entry.name.casefold() not in LABEL_FILES and prose.is_prose(entry)]
+    return [entry for entry in named if entry.stem.casefold() not in prose.BESIDE]
+
+
+def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], reading: Reading) -> Splits:
+    """The one table of a folder, its files of plain text, or its class folders."""
+    if texts:
+        _note_ignored([entry for entry in entries if entry not in texts], reading)
+        return Splits(joined([_read_table(text, text.name, reading) for text in texts]), name=_name_of(root / "train"))
     label_names, label_files = _side_files(entries, reading)
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = _name_of(root / "train")
@@ -280,7 +296,7 @@ def _unwrapped(root: Path, reading: Reading) -> Path:
     entries = _visible(root, root)
     while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
         inside = _visible(entries[0], entries[0])
-        if _split_entries(root, entries) or not any(entry.is_dir() or _is_table(entry) for entry in inside):
+        if _split_entries(root, entries, _is_table) or not any(entry.is_dir() or _is_table(entry) for entry in inside):
             break
         reading.notes.append(f"{root.name} holds the folder {entries[0].name} alone, which is read.")
         root, entries = entries[0], inside
@@ -304,16 +320,22 @@ def _read_table(path: Path, name: str, reading: Reading) -> Table:
     """Rows of a file, whatever kind of table it is."""
     if conll.is_column_file(path):
         return conll.read_columns(path, name, reading)
+    if prose.is_prose(path):
+        return prose.read_paragraphs(path, name, reading)
     return media.resolved(read_file(path, name, reading), path.absolute().parent)
 
 
-def _split_entries(root: Path, entries: list[Path]) -> dict[str, list[Path]]:
-    """Split name to its file, its folder, or the shards of its file."""
+def _split_entries(root: Path, entries: list[Path], holds_rows: Callable[[Path], bool]) -> dict[str, list[Path]]:
+    """Split name to its file, its folder, or the shards of its file.
+
+    Args:
+        holds_rows: Whether a file does.
+    """
     found: dict[str, list[Path]] = {}
     for split, names in SPLIT_NAMES.items():
-        group = [e for e in entries if _split_stem(e) in names and (e.is_dir() or _is_table(e))]
+        group = [e for e in entries if _split_stem(e) in names and (e.is_dir() or holds_rows(e))]
         # train-v1.1.json, dev_2020.csv: where no file has the plain name.
-        group = group or [e for e in entries if _is_table(e) and _LONGER.split(_split_stem(e), maxsplit=1)[0] in names]
+        group = group or [e for e in entries if holds_rows(e) and _LONGER.split(_split_stem(e), maxsplit=1)[0] in names]
         if len(group) > 1 and not all(_SHARD.search(entry.stem) for entry in group):
             raise DataError(
                 "DATA-FORMAT",

@@ -1,0 +1,84 @@
+"""Plain text, as people have it to go on with pretraining: a row a paragraph.
+
+A paragraph is what stands between empty lines, with its line ends as they are. A file without empty lines between
+others has a row a line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unfreeze.data.conll import is_column_file
+from unfreeze.data.files import Reading, check_content, lines_without_nul
+from unfreeze.data.table import Table, TableBuilder
+from unfreeze.errors import DataError
+
+SUFFIX = ".txt"
+# What lies beside data and is no data, whatever its case.
+BESIDE = frozenset(
+    ("readme", "license", "licence", "copying", "notice", "changelog", "changes", "citation", "requirements")
+)
+# So many lines tell whether a file is a table that is called .txt.
+_SAMPLE_LINES = 50
+
+
+def is_prose(path: Path) -> bool:
+    """Whether a file is called as plain text is, and has no tagged words a line."""
+    return path.suffix.casefold() == SUFFIX and not path.is_dir() and not is_column_file(path)
+
+
+def read_paragraphs(path: Path, name: str, reading: Reading) -> Table:
+    """Rows with one column, ``text``; a row's place is its first line.
+
+    Raises:
+        DataError: E-DATA-FORMAT for a table or JSON lines under this name; E-DATA-EMPTY without text; E-DATA-ROW for a
+            NUL character; as `read_file` for encodings.
+    """
+    check_content(path, name, SUFFIX)
+    lines = list(lines_without_nul(path, name, reading))
+    _refuse_table(lines, name)
+    paragraphs = list(_paragraphs(lines))
+    unit = "paragraph"
+    if len(paragraphs) == 1:
+        first, line_texts = paragraphs[0]
+        paragraphs, unit = [(first + i, [line]) for i, line in enumerate(line_texts)], "line"
+    builder = TableBuilder(name, ["text"])
+    for number, part in paragraphs:
+        builder.add({"text": "".join(part).rstrip("\r\n")}, number)
+    if not paragraphs:
+        raise DataError("DATA-EMPTY", f"{name} holds no text", where=name)
+    reading.notes.append(f"{name} is plain text, a row a {unit}.")
+    return builder.finish()
+
+
+def _paragraphs(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The number of its first line, and the lines, of each paragraph."""
+    for is_filled, group in itertools.groupby(enumerate(lines, 1), key=lambda item: bool(item[1].strip())):
+        if is_filled:
+            numbered = list(group)
+            yield numbered[0][0], [line for _, line in numbered]
+
+
+def _refuse_table(lines: Sequence[str], name: str) -> None:
+    """A table with tabs, or JSON lines, would be read as prose, labels and all."""
+    sample = [line.rstrip("\r\n") for line in lines[:_SAMPLE_LINES] if line.strip()]
+    tabs = {line.count("\t") for line in sample}
+    if len(sample) > 1 and len(tabs) == 1 and tabs != {0}:
+        what, suffix = f"every line has {tabs.pop() + 1} columns with a tab between", ".tsv"
+    elif sample and all(_is_object(line) for line in sample):
+        what, suffix = "every line is a JSON object", ".jsonl"
+    else:
+        return
+    raise DataError(
+        "DATA-FORMAT", f"{name} is no plain text: {what}", where=name, remedy=f"rename it to {suffix}, and name that"
+    )
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return line.lstrip().startswith("{") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
