@@ -16,6 +16,7 @@ kind            question
 ``flat``        does the memory of training on recorded inputs grow with them, and their disk beyond the plan?
 ``plan``        do the plan's forecasts of time and memory come true?
 ``defaults``    what does ``unfreeze train DATA`` reach without options?
+``commands``    what does one command reach where a task needs options, or where no pretrained model can be had?
 ``transfer``    what do the builtin models bring that random weights do not?
 ==============  ====================================================================================================
 """
@@ -23,6 +24,7 @@ kind            question
 from __future__ import annotations
 
 import fnmatch
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks import material, measure, untrained
 from benchmarks.material import (
     BUILTIN,
     BUILTIN_IMAGE,
@@ -50,6 +52,7 @@ from benchmarks.material import (
     with_head,
 )
 from benchmarks.results import f1_of
+from benchmarks.untrained import UNTRAINED
 
 ROUNDS = (1, 2, 3)
 SEEDS = (0, 1, 2)
@@ -108,6 +111,29 @@ OTHER_DEFAULTS = (
     ("clothing_small", BUILTIN_IMAGE),
 )
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
+# Name to data, model and options of the command. Of summaries, of decoders and of sound no pretrained model can be had
+# here: such models begin with random weights, and all of them is trained.
+_FROM_SCRATCH = ("--schedule", "full", "--set", "train.learning_rate=1e-3", "--set", "train.head_learning_rate=1e-3")
+SPOKEN_NUMBERS = "commands/fsdd-numbers"
+COMMANDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "squad_v1.1": ("squad_v1.1", MINILM, ("--schedule", "full", "--set", "train.epochs=1")),
+    "squad_v2.0": ("squad_v2.0", MINILM, ("--schedule", "full", "--set", "train.epochs=1")),
+    "cifar10": ("cifar10", MOBILENET, ("--schedule", "head")),
+    "pubmed_abstracts_lm": ("pubmed_abstracts_lm", BUILTIN, ("--task", "fill-mask")),
+    "wikitext2_small": (
+        "wikitext2_small",
+        "untrained:writes",
+        ("--task", "text-generation", *_FROM_SCRATCH, "--set", "train.epochs=5"),
+    ),
+    "dialogsum": ("dialogsum", "untrained:summarizes", (*_FROM_SCRATCH, "--set", "train.epochs=4")),
+    "fsdd": ("fsdd", "untrained:hears-1s", (*_FROM_SCRATCH, "--set", "train.epochs=30")),
+    "urdu_emotion": (
+        "urdu_emotion",
+        "untrained:hears-4s",
+        (*_FROM_SCRATCH, "--set", "train.epochs=30", "--set", "data.group=speaker", "--set", "data.validation=0.3"),
+    ),
+    "fsdd-numbers": ("fsdd", "untrained:spells", (*_FROM_SCRATCH, "--set", "train.epochs=15")),
+}
 # How its cells are called, and the builtin model.
 TRANSFER = {"sst2": ("", BUILTIN), "clothing_small": ("clothing_small/", BUILTIN_IMAGE)}
 TINY_ROWS, TINY_TEST_ROWS = 24, 16
@@ -146,7 +172,7 @@ def table() -> list[Cell]:
         *_flat(),
         *_plans(),
     ]
-    return [*timed, *_transfer(), *_defaults()]
+    return [*timed, *_transfer(), *_defaults(), *_commands()]
 
 
 def matching(pattern: str) -> list[Cell]:
@@ -166,7 +192,9 @@ def check_material(cell: Cell) -> None:
     """Raise `MaterialError` where the cell's data or model is not on this machine."""
     if cell.data is not None:
         data_folder(cell.data)
-    if cell.model is not None:
+    if cell.model in UNTRAINED:
+        untrained.check(cell.model)
+    elif cell.model is not None:
         model_folder(cell.model)
 
 
@@ -275,6 +303,11 @@ def _defaults() -> Iterator[Cell]:
         yield Cell(f"defaults/{data}/{model.partition(':')[0]}", "defaults", data, model)
 
 
+def _commands() -> Iterator[Cell]:
+    for name, (data, model, options) in COMMANDS.items():
+        yield Cell(f"commands/{name}", "commands", data, model, {"options": options})
+
+
 # what each kind does ---------------------------------------------------------------------------------------------
 
 
@@ -305,10 +338,11 @@ def execute(cell: Cell, runs: Path, *, tiny: bool = False) -> dict[str, Any]:
         "evaluation": _run_evaluation,
         "flat": _run_flat,
         "plan": _run_plan,
-        "defaults": _run_defaults,
+        "defaults": _run_command,
+        "commands": _run_command,
         "transfer": _run_transfer,
     }
-    if cell.kind in ("defaults", "curves"):
+    if cell.kind in ("defaults", "commands", "curves"):
         return kinds[cell.kind](cell, runs / cell.name.replace("/", "-"), tiny)
     with tempfile.TemporaryDirectory() as folder:
         return kinds[cell.kind](cell, Path(folder), tiny)
@@ -522,7 +556,7 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         from benchmarks import ours
 
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-        run, curve = ours.follow(job, rows[:held_out], CURVE_PHASES[cell.data], meter, folder / "run")
+        run, curve = ours.follow(job, rows[:held_out], test, CURVE_PHASES[cell.data], meter, folder / "run")
         answers = [p.label for p in run.predict(texts)]
     else:
         from benchmarks import peers
@@ -569,15 +603,38 @@ def _run_plan(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     return ours.planned_and_happened(job, cell.options["schedule"], folder / "run", measure.process_seconds)
 
 
-def _run_defaults(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
+def _run_command(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     from benchmarks import ours
 
     assert cell.data is not None
     assert cell.model is not None
-    settings = [f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"] if tiny else []
-    return ours.train_with_defaults(
-        data_folder(cell.data), model_argument(cell.model), folder, limit_seconds=PART_SECONDS, settings=settings
+    if cell.name == SPOKEN_NUMBERS:
+        write = functools.partial(material.write_joined_digits, cell.data)
+        data = _made(folder.with_name(f"{folder.name}-data"), write)
+    else:
+        data = data_folder(cell.data)
+    if cell.model in UNTRAINED:
+        model = str(_made(folder.with_name(f"{folder.name}-model"), UNTRAINED[cell.model]))
+    else:
+        model = model_argument(cell.model)
+    return ours.train_by_command(
+        data,
+        model,
+        folder,
+        limit_seconds=PART_SECONDS,
+        options=cell.options.get("options", ()),
+        settings=[f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"] if tiny else (),
     )
+
+
+def _made(folder: Path, make: Callable[[Path], object]) -> Path:
+    """What `make` writes into a folder, once for all parts of a cell and never half of it."""
+    if not folder.is_dir():
+        unfinished = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make(unfinished)
+        unfinished.rename(folder)
+    return folder
 
 
 def _run_transfer(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:

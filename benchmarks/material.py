@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -70,7 +71,7 @@ class Job:
     rate: float = 2e-5
     batch_size: int = 16
 
-    @property
+    @functools.cached_property
     def labels(self) -> list[str]:
         return sorted({label for row in self.rows for label in (row.tags if hasattr(row, "tags") else [row.label])})
 
@@ -172,6 +173,56 @@ def read_tagged(name: str, split: str) -> list[TaggedWords]:
             found.append(TaggedWords(*zip(*current, strict=True)))
             current = []
     return found
+
+
+def texts_of(name: str, split: str) -> list[str]:
+    """All that the rows of a file of lines, or of JSON lines, say."""
+    lines = _file_of(name, split).read_text(encoding="utf-8").splitlines()
+    if _file_of(name, split).suffix == ".txt":
+        return lines
+    return [value for line in lines for value in json.loads(line).values() if isinstance(value, str)]
+
+
+def _file_of(name: str, split: str) -> Path:
+    (found,) = data_folder(name).glob(f"{split}.*")
+    return found
+
+
+# Of spoken digits in a row, as one says a number: so many of one speaker, and recordings made of them.
+JOINED_DIGITS, JOINED_ROWS = (3, 7), {"train": 1500, "test": 200}
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_PAUSE_SECONDS = 0.1
+
+
+def write_joined_digits(name: str, folder: Path) -> Path:
+    """Recordings of several digits with what is said in them, made of those of single ones, drawn by a fixed seed.
+
+    Args:
+        name: Has ``metadata.csv`` with file_name, label and speaker in each split.
+        folder: Is made; gets a folder for each split.
+    """
+    import numpy as np
+    import soundfile
+
+    for split, rows in JOINED_ROWS.items():
+        source, draw, of_speaker = data_folder(name) / split, random.Random(split), dict[str, list[dict[str, str]]]()
+        with open(source / "metadata.csv", encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle):
+                of_speaker.setdefault(row["speaker"], []).append(row)
+        written = [("file_name", "transcription", "speaker")]
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for number in range(rows):
+            speaker = draw.choice(sorted(of_speaker))
+            said = draw.choices(of_speaker[speaker], k=draw.randint(*JOINED_DIGITS))
+            parts = []
+            for digit in said:
+                samples, rate = soundfile.read(source / digit["file_name"], dtype="float32")
+                parts += [samples, np.zeros(round(_PAUSE_SECONDS * rate), dtype=np.float32)]
+            soundfile.write(folder / split / f"{number}.flac", np.concatenate(parts), rate)
+            written.append((f"{number}.flac", " ".join(_DIGITS[int(digit["label"])] for digit in said), speaker))
+        with open(folder / split / "metadata.csv", "w", encoding="utf-8", newline="") as handle:
+            csv.writer(handle).writerows(written)
+    return folder
 
 
 def read_questions(name: str, split: str) -> list[Question]:

@@ -131,13 +131,19 @@ def _settings(job: Job, output: Path) -> list[str]:
 
 
 def follow(
-    job: Job, held_out: Sequence[LabelledText], phases: Sequence[dict[str, Any]], meter: Meter, output: Path
+    job: Job,
+    held_out: Sequence[LabelledText],
+    test: Sequence[LabelledText],
+    phases: Sequence[dict[str, Any]],
+    meter: Meter,
+    output: Path,
 ) -> tuple[Any, list[tuple[float, float]]]:
     """Train by a schedule with the plan's own rates and evaluations.
 
     Args:
         job: Its rate and epochs are the peer's; the phases have their own.
         held_out: Rows to evaluate on while training, which keeps the best weights.
+        test: Rows of which nothing is learned; none named, some of the job's would be kept for it.
         phases: Of the schedule.
         meter: Measures `Engine.train`, evaluations included.
         output: Folder of the run; what is recorded lies beside it.
@@ -163,6 +169,7 @@ def follow(
             observers=[observe],
             settings=[
                 f"data.validation={_as_file(held_out, output.parent / 'held-out.jsonl')}",
+                f"data.test={_as_file(test, output.parent / 'test.jsonl')}",
                 f"train.batch_size={job.batch_size}",
                 "train.max_length=512",
                 "baselines=false",
@@ -350,16 +357,23 @@ def planned_and_happened(job: Job, schedule: str, folder: Path, process_seconds:
     }
 
 
-def train_with_defaults(
-    data: Path, model: str, folder: Path, *, limit_seconds: float, settings: Sequence[str] = ()
+def train_by_command(
+    data: Path,
+    model: str,
+    folder: Path,
+    *,
+    limit_seconds: float,
+    options: Sequence[str] = (),
+    settings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """``unfreeze train DATA --model M --output RUN`` and nothing else, in as many parts as it takes.
+    """``unfreeze train DATA --model M --output RUN`` and `options`, in as many parts as it takes.
 
     Args:
         data: Folder of the data set.
         model: As given to ``--model``.
         folder: Of the run; one that is there is resumed.
         limit_seconds: When it is asked to stop (SIGTERM), to go on at the next call.
+        options: Of the command.
         settings: For tests alone, to make it small.
 
     Raises:
@@ -371,7 +385,7 @@ def train_with_defaults(
         arguments = ["resume", str(folder)]
     else:
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before there was a run
-        arguments = ["train", str(data), "--model", model, "--output", str(folder)]
+        arguments = ["train", str(data), "--model", model, "--output", str(folder), *options]
         arguments += [part for setting in settings for part in ("--set", setting)]
     _run_for(limit_seconds, [sys.executable, "-m", "unfreeze", *arguments])
     run = Run(folder)

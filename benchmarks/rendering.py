@@ -465,33 +465,63 @@ def _transfer(done: Records) -> list[str]:
 
 
 # Of tasks with several figures that matter.
-_FURTHER = ("intent_accuracy", "overall_f1", "has_answer_f1")
+_FURTHER = (
+    *("intent_accuracy", "overall_f1", "f1", "has_answer_f1", "no_answer_accuracy"),
+    *("macro_f1", "uar", "rouge2", "rougeL", "cer", "pixel_accuracy"),
+)
+
+
+def _reached(record: Record) -> tuple[str, ...]:
+    """Of a run: its rows, its figures, its distance to the baselines, its time."""
+    values = record.values
+    interval = values["interval"]
+    shown = f"{values['value']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    shown += "".join(
+        f"<br>{name} {values['figures'][name]:.4f}" for name in _FURTHER if name in values.get("figures", {})
+    )
+    against = "<br>".join(
+        f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points([b['difference'][k] for k in _DIFFERENCE])}"
+        for b in values["baselines"]
+    )
+    size = f"{values['train_rows']:,} / {values['samples']:,} {values['split']}"
+    return size, f"{values['metric']} {shown}", against, _duration(record.seconds)
+
+
+_REACHED = ("rows to train on / reported", "figure, 95 % interval", "baseline: difference", "time")
 
 
 def _defaults(done: Records) -> list[str]:
     rows = []
     for record in _of_kind(done, "defaults"):
         _, data, model = record.cell.split("/")
-        values = record.values
-        interval = values["interval"]
-        shown = f"{values['value']:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
-        shown += "".join(
-            f"<br>{name} {values['figures'][name]:.4f}" for name in _FURTHER if name in values.get("figures", {})
-        )
-        against = "<br>".join(
-            f"{b['name']} ({b['metric']}) {b['value']:.4f}: {_points([b['difference'][k] for k in _DIFFERENCE])}"
-            for b in values["baselines"]
-        )
-        size = f"{values['train_rows']:,} / {values['samples']:,} {values['split']}"
-        rows.append(_row(data, model, size, f"{values['metric']} {shown}", against, _duration(record.seconds)))
+        rows.append(_row(data, model, *_reached(record)))
     if not rows:
         return []
     return [
         "`unfreeze train DATA --model M --output RUN`, no other option. Differences are the run's minus the",
         "baseline's, in points, on the same rows, with a 95 % interval.",
         "",
-        "| data | model | rows to train on / reported | figure, 95 % interval | baseline: difference | time |",
+        _row("data", "model", *_REACHED),
         "|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _commands(done: Records) -> list[str]:
+    rows = []
+    for record in _of_kind(done, "commands"):
+        name = record.cell.partition("/")[2]
+        _, model, options = cells.COMMANDS[name]
+        rows.append(_row(name, model, f"`{' '.join(options)}`", *_reached(record)))
+    if not rows:
+        return []
+    return [
+        "`unfreeze train DATA --model M OPTIONS --output RUN`; otherwise as above. Models that are called untrained",
+        "have random weights: their figures show that a task learns, and how little comes of it without a pretrained",
+        "model. Numbers of fsdd are 3 to 7 of its spoken digits by one speaker in a row.",
+        "",
+        _row("data", "model", "options", *_REACHED),
+        "|---|---|---|---|---|---|---|",
         *rows,
     ]
 
@@ -594,6 +624,7 @@ _SECTIONS: tuple[tuple[str, Callable[[Records], list[str]]], ...] = (
     ("Accuracy beside the Trainer", _accuracy),
     ("From the top, on recorded inputs, beside full fine-tuning", _curves),
     ("Without any option", _defaults),
+    ("Tasks that need options, or have no pretrained model here", _commands),
     ("What the builtin models bring", _transfer),
     ("Memory of an evaluation", _evaluation),
     ("Memory of training on recorded inputs", _flat),
