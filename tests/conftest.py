@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 from importlib import resources
 from typing import Any
 
 import pytest
 import small
+import torch
 import transformers
 
 from unfreeze.data.columns import Roles
@@ -15,6 +17,11 @@ from unfreeze.tasks._labels import learn_labels
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import tiny_model
 from unfreeze.types import Example, Row
+
+# Trap: workers with several threads each wait for one another at every small operation, and there are many: with two
+# workers on two cores a run that takes seconds took minutes. For this process, and for those that tests start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ LABELS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TaskCase]:
     """Tasks bound to rows and to random models whose answers vary."""
-    torch.set_num_threads(1)
     model = tiny_model(tmp_path_factory.mktemp("models") / "tiny", texts=[" ".join(WORDS)])
     found = {}
     for kind, label_of in LABELS.items():

@@ -25,7 +25,6 @@ PER_CLASS = 24
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
     return {name: tiny_audio_model(folder / name, name) for name in get_args(AudioArchitecture)}
 

@@ -50,7 +50,6 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_audio_model(tmp_path_factory.mktemp("models") / "wav2vec2", hidden_dropout=0.0, attention_dropout=0.0)
 
 

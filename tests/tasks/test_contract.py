@@ -55,7 +55,6 @@ SPLITS = {"a batch is the sum of its parts"}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
     return {name: tiny_model(folder / name, name, texts=SENTENCES) for name in get_args(Architecture)}
 

@@ -22,7 +22,6 @@ SENTENCES = [f"the {a} near the {b} was {c}" for a in ("soup", "coat") for b in 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_model(tmp_path_factory.mktemp("models") / "tiny", texts=SENTENCES)
 
 

@@ -71,7 +71,6 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     config = MobileNetV2Config(depth_multiplier=0.25, image_size=64)

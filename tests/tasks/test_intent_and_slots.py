@@ -40,7 +40,6 @@ ROWS = [command(i) for i in range(72)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_model(tmp_path_factory.mktemp("commands") / "tiny", texts=[row["text"] for row in ROWS])
 
 

@@ -38,7 +38,6 @@ SOME_WITHOUT = [question(i, answered=(i + i // 6 + i // 24) % 3 != 0) for i in r
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     texts = [f"{row['question']} {row['context']}" for row in [*ROWS, *SOME_WITHOUT]]
     return tiny_model(tmp_path_factory.mktemp("questions") / "tiny", texts=texts)
 

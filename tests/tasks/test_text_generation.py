@@ -23,7 +23,6 @@ ROWS = [{"text": f"{name} lives in {place}."} for name in ("Ada", "Grace", "Mari
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    torch.set_num_threads(1)
     folder, texts = tmp_path_factory.mktemp("decoders"), [row["text"] for row in ROWS]
     names: tuple[Architecture, ...] = ("llama", "gpt2")
     return {name: tiny_model(folder / name, name, texts=texts) for name in names}

@@ -44,7 +44,6 @@ ROWS = [sentence(i) for i in range(72)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_model(tmp_path_factory.mktemp("tokens") / "tiny", texts=[" ".join(row["tokens"]) for row in ROWS])
 
 

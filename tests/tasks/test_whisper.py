@@ -46,7 +46,6 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_dictation_model(tmp_path_factory.mktemp("models") / "whisper", dropout=0.0)
 
 

@@ -36,7 +36,6 @@ ROWS = [long_text(i) for i in range(60)]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tiny_model(tmp_path_factory.mktemp("long") / "tiny", texts=[row["text"] for row in ROWS])
 
 

@@ -33,7 +33,6 @@ QUICK = ["train.epochs=6", "train.learning_rate=3e-3", "data.validation=0.2"]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[WritingArchitecture, Path]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("writers")
     texts = [" ".join(row.values()) for row in [*ROWS, *TALKS]]
     architectures: tuple[WritingArchitecture, ...] = ("t5", "bart")

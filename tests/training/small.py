@@ -102,7 +102,6 @@ class Small:
 
 def small(folder: Path, rows: Sequence[dict[str, Any]] | None = None, *, dropout: bool = True, **recipe: Any) -> Small:
     """Rows (default: `reviews`) bound to a tiny BERT that is written into `folder`."""
-    torch.set_num_threads(1)
     rows = list(rows) if rows is not None else reviews()
     texts = [str(row["text"]) for row in rows]
     if not (folder / "config.json").is_file():
