@@ -551,13 +551,13 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     rows = drawn(everything, len(everything) if wanted is None else wanted + held_out, seed)
     job = Job(model_folder(cell.model), rows[held_out:], CURVE_PEER_EPOCHS, seed, rate=CURVE_PEER_RATE)
     test = drawn(read(cell.data, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
-    texts, meter, before = [row.text for row in test], measure.Meter(), 0.0
+    texts, meter, before, own = [row.text for row in test], measure.Meter(), 0.0, dict[str, Any]()
     if options["system"] == "u":
         from benchmarks import ours
 
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
         run, curve = ours.follow(job, rows[:held_out], test, CURVE_PHASES[cell.data], meter, folder / "run")
-        answers = [p.label for p in run.predict(texts)]
+        answers, own = [p.label for p in run.predict(texts)], {"own_rows": run.plan["data"]["rows"]["train"]}
     else:
         from benchmarks import peers
 
@@ -579,6 +579,7 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         "training_seconds": before + meter.seconds,
         "memory_bytes": meter.memory_bytes,
         "curve": [[round(seconds, 2), round(accuracy, 4)] for seconds, accuracy in curve],
+        **own,
     }
 
 

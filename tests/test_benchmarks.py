@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are not part of the installed package
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import cells, material, measure, ours, peers, pictures, rendering, results  # noqa: E402
+from benchmarks import cells, material, measure, ours, peers, pictures, rendering, results, untrained  # noqa: E402
 from benchmarks.results import Record, Results, paired_difference  # noqa: E402
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="measured through /proc")
@@ -65,6 +66,7 @@ def test_every_question_has_its_cells() -> None:
         "plan": 5,
         "defaults": 7 * 2 + len(cells.OTHER_DEFAULTS),
         "transfer": 2 * (3 + 3 * 2),
+        "commands": len(cells.COMMANDS),
     }
 
 
@@ -341,6 +343,24 @@ def test_curves_stand_beside_the_peer_scaled_to_its_best_form_and_are_drawn(tmp_
     assert pictures.draw(found, tmp_path)[0].read_bytes() == before
 
 
+def test_curves_of_fewer_rows_than_the_peers_are_said(tmp_path: Path) -> None:
+    values = {"accuracy": 0.5, "right": "10" * 50, "train_rows": 2000, "training_seconds": 20.0, "curve": [[5.0, 0.4]]}
+
+    def shown(folder: str, **own: int) -> str:
+        return page(tmp_path / folder, record("curves/sst2/1/u", **values, **own), record("curves/sst2/1/b", **values))
+
+    assert "Seeds 1: unfreeze trained on nine tenths" in shown("fewer")
+    assert "nine tenths" not in shown("equal", own_rows=2000)
+
+
+def test_a_command_stands_there_with_its_options(tmp_path: Path) -> None:
+    values = {"value": 0.82, "interval": None, "train_rows": 100, "samples": 50, "split": "test", "baselines": []}
+    found = record("commands/fsdd", **values, metric="accuracy", figures={"uar": 0.81})
+    line = next(x for x in page(tmp_path, found).splitlines() if x.startswith("| fsdd"))
+    assert line.startswith("| fsdd | untrained:hears-1s | `--schedule full --set train.learning_rate=1e-3")
+    assert "accuracy 0.8200<br>uar 0.8100" in line
+
+
 def test_failures_parts_and_a_busy_machine_are_said(tmp_path: Path) -> None:
     shown = page(
         tmp_path,
@@ -488,6 +508,7 @@ model = material.tiny_model(folder / "tiny")
 seeing = tiny_image_model(folder / "seeing", "resnet")
 cells.model_folder = lambda name: seeing if name in (material.MOBILENET, material.BUILTIN_IMAGE) else model
 cells.model_argument = lambda name: str(cells.model_folder(name))
+material.JOINED_ROWS = {"train": 30, "test": 6}
 data = material.data_folder("sst2")
 settings = ["data.train_rows=24", "train.epochs=3 steps"]
 try:
@@ -544,6 +565,7 @@ _TRIED = (
     "transfer/200/0/random",
     "transfer/clothing_small/200/0/random",
     "defaults/sst2/minilm",
+    "commands/fsdd-numbers",
 )
 
 
@@ -572,12 +594,28 @@ def _write_made_up_data(root: Path) -> None:
         pyarrow.parquet.write_table(pyarrow.table(columns), root / "dev" / "imdb" / f"{split}.parquet")
     _write_made_up_tags(root)
     _write_made_up_questions(root)
+    _write_made_up_digits(root)
     for split, count in (("train", 15), ("test", 10)):
         for label, shade in (("dark", 40), ("light", 200)):
             folder = root / "dev" / "clothing_small" / split / label
             folder.mkdir(parents=True)
             for i in range(count):
                 Image.new("RGB", (24 + i, 20), (shade + i,) * 3).save(folder / f"{i}.jpg")
+
+
+def _write_made_up_digits(root: Path) -> None:
+    """Of two speakers, each digit a tone of a length of its own."""
+    for split, count in (("train", 2), ("test", 1)):
+        folder = root / "dev" / "fsdd" / split
+        lines = ["file_name,label,speaker"]
+        for digit in range(10):
+            (folder / str(digit)).mkdir(parents=True)
+            for speaker in ("ada", "grace"):
+                for number in range(count):
+                    name = f"{digit}/{digit}_{speaker}_{number}.flac"
+                    soundfile.write(folder / name, np.full(100 * (digit + 1), 0.1, dtype=np.float32), 8000)
+                    lines.append(f"{name},{digit},{speaker}")
+        (folder / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _write_made_up_tags(root: Path) -> None:
@@ -689,6 +727,11 @@ def test_a_peer_that_is_stopped_after_every_step_goes_on_where_it_was(measured: 
     assert 0 < before < seconds[-1]
 
 
+def test_curves_are_of_all_rows(measured: dict[str, dict[str, Any]]) -> None:
+    found = measured["curves/imdb/0/u"]
+    assert found["own_rows"] == found["train_rows"]
+
+
 def test_curves_begin_with_training_and_end_within_it(measured: dict[str, dict[str, Any]]) -> None:
     for system in "uc":
         found = measured[f"curves/imdb/0/{system}"]
@@ -766,6 +809,40 @@ def test_an_interrupted_run_with_defaults_goes_on_and_is_set_beside_its_baseline
     assert (found["split"], found["metric"], found["samples"]) == ("test", "accuracy", 20)
     assert {b["name"] for b in found["baselines"]} == {"majority", "tfidf", "frozen features"}
     assert all(set(b["difference"]) == {"value", "low", "high"} for b in found["baselines"])
+
+
+def test_a_command_learns_numbers_from_digits_with_a_model_of_random_weights(
+    measured: dict[str, dict[str, Any]],
+) -> None:
+    found = measured["commands/fsdd-numbers"]
+    assert (found["metric"], found["split"], found["samples"]) == ("wer", "test", 6)
+    assert 0 < found["train_rows"] <= cells.TINY_ROWS
+    assert found["figures"]["cer"] >= 0
+
+
+def test_every_command_names_a_model_that_can_be_had() -> None:
+    known = {material.MINILM, material.MOBILENET, material.BUILTIN, material.BUILTIN_IMAGE, *untrained.UNTRAINED}
+    assert {model for _, model, _ in cells.COMMANDS.values()} <= known
+    assert cells.SPOKEN_NUMBERS.removeprefix("commands/") in cells.COMMANDS
+
+
+def test_joined_digits_are_one_speakers_and_as_long_as_what_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFREEZE_DATA", str(tmp_path))
+    monkeypatch.setattr(material, "JOINED_ROWS", {"train": 20})
+    _write_made_up_digits(tmp_path)
+    made = material.write_joined_digits("fsdd", tmp_path / "made") / "train"
+    with open(made / "metadata.csv", encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 20
+    assert {row["speaker"] for row in rows} == {"ada", "grace"}
+    for row in rows:
+        digits = [material._DIGITS.index(word) for word in row["transcription"].split()]
+        assert 3 <= len(digits) <= 7
+        samples, rate = soundfile.read(made / row["file_name"])
+        assert rate == 8000
+        assert len(samples) == sum(100 * (digit + 1) + 800 for digit in digits)  # and a tenth of a second after each
 
 
 def test_what_was_measured_can_be_rendered(measured: dict[str, dict[str, Any]], tmp_path: Path) -> None:
