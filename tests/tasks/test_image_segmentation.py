@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     MobileNetV2Config,
     MobileNetV2ForImageClassification,
+    SegformerConfig,
     pipeline,
 )
 
@@ -153,6 +154,18 @@ def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(
     width = run.predictor.model.segmentation_head.conv_aspp.convolution.in_channels
     assert recorded["bytes"] >= 24 * width * 8 * 12 * 2
     assert not [event for event in events if "not recorded" in str(event.get("text", ""))]
+
+
+def test_how_finely_a_model_draws_is_asked_or_its_own() -> None:
+    fresh, drawn = MobileNetV2Config(), MobileNetV2Config(output_stride=16)
+    asked = ImageSegmentation(output_stride=16)
+    assert ImageSegmentation().adapted(fresh).output_stride == 8
+    assert asked.adapted(fresh).output_stride == 16
+    assert ImageSegmentation().adapted(drawn).output_stride == 16, "as it was fine-tuned"
+    assert ImageSegmentation(output_stride=8).adapted(drawn).output_stride == 8
+    assert fresh.output_stride == 32, "what was given stays as it is"
+    with pytest.raises(TaskError, match="segformer draws at a stride of its own"):
+        asked.adapted(SegformerConfig())
 
 
 def test_resumed_it_is_the_same_to_the_bit(street: Path, models: dict[str, Path], tmp_path: Path) -> None:
@@ -523,6 +536,8 @@ class TestFigures:
         {"augmentation": "some"},
         {"ignore": "sky"},
         {"size": [64, True]},
+        {"output_stride": 32},
+        {"output_stride": True},
     ],
 )
 def test_options_that_mean_nothing(options: dict[str, Any]) -> None:
