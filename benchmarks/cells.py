@@ -111,19 +111,23 @@ OTHER_DEFAULTS = (
     ("clothing_small", BUILTIN_IMAGE),
 )
 DEFAULT_SETS = ("imdb_raw_folders", "trec6", "sst2", "scicite", "banking77", "imdb", "goemotions")
-# Name to data, model and options of the command. Of summaries, of decoders and of sound no pretrained model can be had
-# here: such models begin with random weights, and all of them is trained.
+# Name to data, model and options of the command; DATA in these is the data's folder. Of summaries, of decoders and of
+# sound no pretrained model can be had here: such models begin with random weights, and all of them is trained.
 _FROM_SCRATCH = ("--schedule", "full", "--set", "train.learning_rate=1e-3", "--set", "train.head_learning_rate=1e-3")
 SPOKEN_NUMBERS = "commands/fsdd-numbers"
 COMMANDS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "squad_v1.1": ("squad_v1.1", MINILM, ("--schedule", "full", "--set", "train.epochs=1")),
-    "squad_v2.0": ("squad_v2.0", MINILM, ("--schedule", "full", "--set", "train.epochs=1")),
+    "squad_v2.0": (
+        "squad_v2.0/dev-v2.0.json",
+        MINILM,
+        ("--schedule", "full", "--set", "train.epochs=1", "--set", "data.group=title"),
+    ),
     "cifar10": ("cifar10", MOBILENET, ("--schedule", "head")),
     "pubmed_abstracts_lm": ("pubmed_abstracts_lm", BUILTIN, ("--task", "fill-mask")),
     "wikitext2_small": (
-        "wikitext2_small",
+        "wikitext2_small/valid.txt",
         "untrained:writes",
-        ("--task", "text-generation", *_FROM_SCRATCH, "--set", "train.epochs=5"),
+        ("--task", "text-generation", "--set", "data.test=DATA/test.txt", *_FROM_SCRATCH, "--set", "train.epochs=5"),
     ),
     "dialogsum": ("dialogsum", "untrained:summarizes", (*_FROM_SCRATCH, "--set", "train.epochs=4")),
     "fsdd": ("fsdd", "untrained:hears-1s", (*_FROM_SCRATCH, "--set", "train.epochs=30")),
@@ -305,7 +309,8 @@ def _defaults() -> Iterator[Cell]:
 
 def _commands() -> Iterator[Cell]:
     for name, (data, model, options) in COMMANDS.items():
-        yield Cell(f"commands/{name}", "commands", data, model, {"options": options})
+        folder, _, file = data.partition("/")
+        yield Cell(f"commands/{name}", "commands", folder, model, {"options": options, "file": file})
 
 
 # what each kind does ---------------------------------------------------------------------------------------------
@@ -613,7 +618,7 @@ def _run_command(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         write = functools.partial(material.write_joined_digits, cell.data)
         data = _made(folder.with_name(f"{folder.name}-data"), write)
     else:
-        data = data_folder(cell.data)
+        data = data_folder(cell.data) / cell.options.get("file", "")
     if cell.model in UNTRAINED:
         model = str(_made(folder.with_name(f"{folder.name}-model"), UNTRAINED[cell.model]))
     else:
@@ -623,7 +628,7 @@ def _run_command(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
         model,
         folder,
         limit_seconds=PART_SECONDS,
-        options=cell.options.get("options", ()),
+        options=[part.replace("DATA", str(data_folder(cell.data))) for part in cell.options.get("options", ())],
         settings=[f"data.train_rows={TINY_ROWS}", "train.epochs=3 steps"] if tiny else (),
     )
 

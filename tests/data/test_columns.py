@@ -160,7 +160,10 @@ def test_a_group_is_pointed_out_but_never_used_unasked() -> None:
     roles = guess_roles(rows)
     assert roles.group is None
     assert "column 'speaker_id' looks like a group; --set data.group=speaker_id" in roles.reasons["group"]
-    assert "stay on one side" in guess_roles(rows, group="speaker_id").reasons["group"]
+    assert roles.looks_like_group == "speaker_id"
+    named = guess_roles(rows, group="speaker_id")
+    assert "equal values stay on one side" in named.reasons["group"]
+    assert named.looks_like_group is None
 
 
 def test_objects_and_lists_are_not_guessed_unless_their_name_is_a_label() -> None:

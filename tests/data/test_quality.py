@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,23 @@ def test_a_split_without_the_columns_of_train_is_refused() -> None:
     error = refused(read([{"texts": "a", "label": "x"}]).train, "DATA-COLUMN")
     assert "did you mean 'texts'?" in (error.remedy or "")
     refused(HEALTHY.select([]), "DATA-EMPTY")
+
+
+def spoken(speakers: str) -> Table:
+    rows = [{"text": f"{speakers} said {i}", "label": "ab"[i % 2], "speaker": s} for i, s in enumerate(speakers)]
+    return read(rows).train
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_groups_on_both_sides_of_a_split_are_counted(is_named: bool) -> None:
+    roles = replace(ROLES, **{"group" if is_named else "looks_like_group": "speaker"})
+    found = facts({"train": spoken("aabbcc"), "validation": spoken("dd"), "test": spoken("abbd")}, roles)
+    assert found.shared_groups == {"train and validation": (1, 0), "train and test": (3, 2)}
+    [warning] = [w for w in found.warnings() if "speaker" in w]
+    assert "in test that are in train, too: 2 of 3" in warning
+    assert ("--set data.group=speaker" in warning) is not is_named
+    assert found.to_json()["shared_groups"]["train and test"] == [3, 2]
+
+
+def test_without_a_group_none_is_compared() -> None:
+    assert facts({"train": spoken("aabb"), "test": spoken("ab")}, ROLES).shared_groups == {}

@@ -376,6 +376,9 @@ def test_a_folder_without_training_rows_is_read_only_where_test_rows_are_wanted(
     write(tmp_path / "test.csv", "text,label\na,b\n")
     refused(tmp_path, "DATA-MISSING")
     assert read(tmp_path, wanted="test").train.column("text") == ["a"]
+    write(tmp_path / "dev.csv", "text,label\nc,d\n")
+    remedy = str(refused(tmp_path, "DATA-MISSING").remedy)
+    assert f"name a file itself: {tmp_path / 'dev.csv'} --set data.test={tmp_path / 'test.csv'}" in remedy
 
 
 def test_class_folders_give_text_label_and_place_in_a_stable_order(tmp_path: Path) -> None:

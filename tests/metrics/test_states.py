@@ -211,6 +211,18 @@ class TestClassification:
         assert 178 <= held["accuracy"] <= 199
         assert 178 <= held["f1"] <= 199
 
+    def test_balanced_accuracy_is_the_mean_recall_of_the_labels_that_occur(self) -> None:
+        """Half of one class and all of another are right; a third is only ever predicted, and has no recall."""
+        state = ClassificationState(names(3))
+        state.update(np.array([0, 0, 1, 1, 1, 1]), np.array([0, 2, 1, 1, 1, 1]))
+        found = state.compute()
+        assert found["balanced_accuracy"] == pytest.approx(0.75)
+        assert found["recall"] == pytest.approx(0.5)
+        sklearn_says = sk.balanced_accuracy_score([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 0, 2])
+        other = ClassificationState(names(3))
+        other.update(np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 2, 0, 2]))
+        assert other.compute()["balanced_accuracy"] == pytest.approx(sklearn_says)
+
 
 class TestMultiLabel:
     def test_equals_scikit_learn(self) -> None:

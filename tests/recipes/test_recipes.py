@@ -75,6 +75,7 @@ def test_there_are_recipes_to_start_from():
     assert [path.name for path in RECIPES] == [
         "audio-classification.yaml",
         "automatic-speech-recognition.yaml",
+        "fill-mask.yaml",
         "gradual.yaml",
         "image-classification.yaml",
         "image-segmentation.yaml",
@@ -83,6 +84,8 @@ def test_there_are_recipes_to_start_from():
         "question-answering.yaml",
         "summarization.yaml",
         "text-classification.yaml",
+        "text-generation.yaml",
+        "text2text-generation.yaml",
         "token-classification.yaml",
     ]
 
@@ -103,6 +106,7 @@ def test_a_recipe_is_accepted_by_the_schema_and_says_how_to_run_it(path):
         "talks.jsonl",
         "street",
         "speech",
+        "novel.txt",
     )
     assert f"unfreeze train recipes/{path.name}" in path.read_text(encoding="utf-8")
 

@@ -54,6 +54,24 @@ def test_the_header_is_what_the_hub_reads(tmp_path):
     assert result["metrics"][0] == {"type": "accuracy", "value": 0.889, "name": "accuracy"}
 
 
+@pytest.mark.parametrize(
+    ("task", "tag", "shown"),
+    [
+        ("intent-and-slots", "token-classification", "AutoModelForTokenClassification"),
+        ("my-own-task", None, "Only `unfreeze.Predictor` knows this task"),
+        ("fill-mask", "fill-mask", "predictor.task.processor.mask_token"),
+        ("audio-classification", "audio-classification", 'pipeline("audio-classification"'),
+    ],
+)
+def test_a_task_is_named_and_shown_as_the_hub_knows_it(tmp_path, task, tag, shown):
+    run = made_up.write_run(tmp_path / "run")
+    made_up.change_json(run, "plan.json", lambda plan: plan.update(task=task))
+    header, body = split(card_of(run))
+    assert header.get("pipeline_tag") == tag
+    assert shown in body
+    assert ("max length tokens" in body) is (task != "audio-classification")
+
+
 def test_the_header_is_what_the_hubs_own_library_accepts(tmp_path):
     from huggingface_hub import ModelCard
 

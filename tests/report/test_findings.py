@@ -219,6 +219,24 @@ def test_reported_rows_that_are_among_the_training_rows_are_found(tmp_path):
     assert many.evidence["places"] == ["test.csv:5 = train.csv:9"]
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_groups_that_are_on_both_sides_are_found(tmp_path, is_named):
+    def shared(facts):
+        facts.shared_groups, facts.group, facts.is_group_named = {"train and test": (6, 5)}, "speaker", is_named
+
+    finding = found(made_up.write_run(tmp_path / "run", facts=shared))["GRP001"]
+    assert finding.sentence.startswith("5 of the 6 values of 'speaker'")
+    assert ("--set data.group=speaker" in finding.advice) is not is_named
+
+
+def test_of_recordings_no_length_in_tokens_is_told(tmp_path):
+    run = made_up.write_run(tmp_path / "run")
+    made_up.change_json(run, "plan.json", lambda plan: plan.update(task="audio-classification"))
+    finding = found(with_result(run, samples=1000, rows_cut=11))["CUT001"]
+    assert "tokens" not in finding.sentence
+    assert "options.seconds" in finding.advice
+
+
 def uneven(facts):
     facts.splits["train"].classes = {"negative": 3800, "positive": 190}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import Wav2Vec2Config
 
 import unfreeze
 from unfreeze.errors import DataError, ModelError, TaskError
@@ -164,3 +165,11 @@ class TestRefusals:
             AudioClassification(seconds=-1.0)
         with pytest.raises(TaskError, match=r"options\.seconds"):
             unfreeze.plan(calls, model=str(models["wav2vec2"]), settings=["train.max_length=100"])
+
+
+def test_nothing_is_drawn_by_the_model_itself() -> None:
+    """As wav2vec 2.0 comes: with masks, and with layers that are left out at random."""
+    config = Wav2Vec2Config(layerdrop=0.1, apply_spec_augment=True)
+    adapted = AudioClassification().adapted(config)
+    assert (adapted.layerdrop, adapted.apply_spec_augment) == (0.0, False)
+    assert config.layerdrop == 0.1, "what was given stays as it is"

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unfreeze.errors import RecipeError, TaskError
+import unfreeze
+from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.evaluation import evaluate_examples, predict_rows
 from unfreeze.randomness import generator
 from unfreeze.tasks.fill_mask import NOT_A_TARGET, FillMask
@@ -116,6 +117,18 @@ def test_a_text_of_special_tokens_only_is_no_error(case: TaskCase) -> None:
     assert batch.weights == {"masked tokens": 0.0}
     with torch.inference_mode():
         assert float(case.task.loss(case.model, batch).terms["loss"].sum) == 0.0
+
+
+def test_a_group_is_kept_together_and_a_label_refused(model: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"{text} {i}", "document": f"d{i % 6}"} for i, text in enumerate(SENTENCES * 10)]
+    settings = ["train.epochs=1 steps", "data.validation=0.3", "data.group=document"]
+    plan = unfreeze.plan(rows, model=str(model), task="fill-mask", settings=settings)
+    assert plan.data["roles"]["group"] == "document"
+    assert plan.data["facts"]["shared_groups"]["train and validation"][1] == 0
+    with pytest.raises(DataError, match="nonsense"):
+        unfreeze.plan(rows, model=str(model), task="fill-mask", settings=["data.group=nonsense"])
+    with pytest.raises(RecipeError, match="without a label"):
+        unfreeze.plan(rows, model=str(model), task="fill-mask", settings=["data.label=document"])
 
 
 def test_a_decoder_cannot_fill_masks(tmp_path: Path) -> None:

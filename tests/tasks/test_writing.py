@@ -309,3 +309,19 @@ def test_what_is_known_of_the_texts_is_stored_with_the_model(models: dict[Writin
 )
 def test_the_first_sentences(text: str, wanted: str) -> None:
     assert first_sentences(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_meant"),
+    [
+        ([{"input": f"text {i}", "target": f"another text {i}"} for i in range(8)], True),
+        ([{"source": f"text {i}", "output": f"another text {i}"} for i in range(8)], True),
+        ([{"input": f"text {i}", "target": ("yes it is", "no it is not")[i % 2]} for i in range(8)], False),
+        ([{"input": f"text {i}", "target": f"word{i}"} for i in range(8)], False),
+        ([{"input": f"text {i}", "target": f"another text {i}", "label": "a"} for i in range(8)], False),
+        ([{"instruction": "do", "input": f"text {i}", "output": f"another text {i}"} for i in range(8)], False),
+        ([{"text": f"text {i}", "answer": f"another text {i}"} for i in range(8)], False),
+    ],
+)
+def test_texts_to_write_are_seen_from_the_rows(rows: list[dict[str, str]], is_meant: bool) -> None:
+    assert (Text2TextGeneration.recognises(read(rows).train) is not None) is is_meant

@@ -79,12 +79,14 @@ class Roles:
         label: The column with the label; several 0/1 columns; None where no label is needed.
         group: The column whose equal values must stay on one side of a split, only where the user named it.
         reasons: Role ("text", "label", "group") to one sentence that says why.
+        looks_like_group: A column that could be one, where none was named.
     """
 
     text: tuple[str, ...]
     label: str | tuple[str, ...] | None
     group: str | None
     reasons: dict[str, str]
+    looks_like_group: str | None = None
 
 
 def guess_roles(
@@ -144,12 +146,12 @@ def _with_label(
         _check_zero_one(table, named_label)
     if named_label:
         reasons["label"] = f"{_listed(named_label)}: named by you"
-    _point_out_group(profiles, (*inputs, *label_names), group, reasons)
     return Roles(
         text=inputs,
         label=label_names[0] if len(label_names) == 1 else (label_names or None),
         group=group,
         reasons=reasons,
+        looks_like_group=_point_out_group(profiles, (*inputs, *label_names), group, reasons),
     )
 
 
@@ -198,14 +200,25 @@ def written_roles(
         _check_text(table, _profile(table, name))
     if written is not None:
         reasons["label"] = f"{written!r} is written" if label is None else f"{written!r}: named by you"
-    point_out_group(table, (*read, written), group, reasons)
-    return Roles(text=read, label=written if needs_label or label else None, group=group, reasons=reasons)
+    return Roles(
+        text=read,
+        label=written if needs_label or label else None,
+        group=group,
+        reasons=reasons,
+        looks_like_group=point_out_group(table, (*read, written), group, reasons),
+    )
 
 
-def point_out_group(table: Table, taken: Sequence[str | None], group: str | None, reasons: dict[str, str]) -> None:
-    """Say which column looks like one whose equal values should stay on one side of a split, or that one was named."""
+def point_out_group(
+    table: Table, taken: Sequence[str | None], group: str | None, reasons: dict[str, str]
+) -> str | None:
+    """Say which column looks like one whose equal values should stay on one side of a split, or that one was named.
+
+    Returns:
+        The column that looks so; None where one was named.
+    """
     profiles = {name: _profile(table, name) for name in table.columns if name not in taken}
-    _point_out_group(profiles, tuple(name for name in taken if name), group, reasons)
+    return _point_out_group(profiles, tuple(name for name in taken if name), group, reasons)
 
 
 def _first_known(table: Table, names: Sequence[str], without: Sequence[str | None]) -> str | None:
@@ -736,14 +749,15 @@ def _ambiguous(role: str, found: list[_Profile], *, several: bool) -> DataError:
 
 def _point_out_group(
     profiles: Mapping[str, _Profile], taken: tuple[str, ...], group: str | None, reasons: dict[str, str]
-) -> None:
+) -> str | None:
     if group is not None:
-        reasons["group"] = f"{group!r}: named by you; its rows stay on one side of every split"
-        return
+        reasons["group"] = f"{group!r}: named by you; where rows are held out, equal values stay on one side"
+        return None
     for name, profile in profiles.items():
         is_group = any(word in GROUP_NAMES for word in _words(name))
         if name not in taken and is_group and profile.distinct is not None and 1 < profile.distinct < profile.filled:
             reasons["group"] = (
                 f"column {name!r} looks like a group; {_setting('group', name)} keeps its rows on one side"
             )
-            return
+            return name
+    return None

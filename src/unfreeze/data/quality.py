@@ -105,6 +105,10 @@ class DataFacts:
         shared: "train and test" to the rows of the second whose text is in the first, places as "test.csv:5 =
             train.csv:9".
         shared_rows: Split name to the indices of its rows whose text is in an earlier split: for scores without them.
+        shared_groups: "train and test" to how many different values of the group's column the second has, and how many
+            of them the first has, too; of a column that looks like a group where none was named.
+        group: That column, None where there is none.
+        is_group_named: Whether the user named it.
         conflicts: Rows whose text was there before with another label.
         spellings: Groups of labels that differ in case, spaces or width only, with counts. Never merged.
         constant_columns: Columns of the training rows with one value throughout.
@@ -117,6 +121,9 @@ class DataFacts:
     splits: dict[str, SplitFacts]
     shared: dict[str, Found] = field(default_factory=dict)
     shared_rows: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    shared_groups: dict[str, tuple[int, int]] = field(default_factory=dict)
+    group: str | None = None
+    is_group_named: bool = False
     conflicts: Found = field(default_factory=Found)
     spellings: list[dict[str, int]] = field(default_factory=list)
     constant_columns: list[str] = field(default_factory=list)
@@ -131,7 +138,7 @@ class DataFacts:
 
     def warnings(self) -> list[str]:
         """What a person should look at; empty for data without blemish."""
-        return [*self._about_texts(), *self._about_labels()]
+        return [*self._about_texts(), *self._about_groups(), *self._about_labels()]
 
     def _about_texts(self) -> Iterator[str]:
         for name, split in self.splits.items():
@@ -153,6 +160,17 @@ class DataFacts:
             text += "; more so " + ", ".join(f"{label!r} ({part:.0%})" for label, part in split.cut_by_class.items())
         advice = "; --set options.windows=true reads them whole, in windows" if "windows" in self.options else ""
         return f"{text}{advice}."
+
+    def _about_groups(self) -> Iterator[str]:
+        for names, (values, shared) in self.shared_groups.items():
+            if shared:
+                earlier, later = names.split(" and ")
+                looks = "" if self.is_group_named else ", which looks like a group,"
+                advice = "" if self.is_group_named else f"; --set data.group={self.group} holds whole ones out"
+                yield (
+                    f"Values of {self.group!r}{looks} in {later} that are in {earlier}, too: {shared:,} of {values:,}. "
+                    f"The figure is one of known ones, new ones may do much worse{advice}."
+                )
 
     def _about_labels(self) -> Iterator[str]:
         if self.conflicts.count:
@@ -179,6 +197,9 @@ class DataFacts:
         return {
             "splits": {name: _split_json(split) for name, split in self.splits.items()},
             "shared": {names: _found_json(found) for names, found in self.shared.items()},
+            "shared_groups": {names: list(counts) for names, counts in self.shared_groups.items()},
+            "group": self.group,
+            "is_group_named": self.is_group_named,
             "conflicts": _found_json(self.conflicts),
             "spellings": self.spellings,
             "constant_columns": self.constant_columns,
@@ -222,6 +243,7 @@ def facts(
     found = DataFacts(splits, max_length=max_length, noun=noun, options=options)
     labels = labels_by_split or {name: _labels_of(table, roles) for name, table in splits_by_name.items()}
     _compare_texts(found, splits_by_name, roles, labels, contents)
+    _compare_groups(found, splits_by_name, roles)
     for name, split in found.splits.items():
         _count_labels(split, labels.get(name) or [])
         if lengths_by_split is not None and name in lengths_by_split:
@@ -233,6 +255,19 @@ def facts(
         counts = list(found.splits["train"].classes.values())
         found.uneven = max(counts) / min(counts) if len(counts) > 1 else None
     return found
+
+
+def _compare_groups(found: DataFacts, splits_by_name: Mapping[str, Table], roles: Roles) -> None:
+    """Count the values of the group's column that training rows and later ones have in common."""
+    column, train = roles.group or roles.looks_like_group, splits_by_name.get("train")
+    if column is None or train is None:
+        return
+    found.group, found.is_group_named = column, roles.group is not None
+    known = set(train.column(column))
+    for name, table in splits_by_name.items():
+        if name != "train" and column in table.columns:
+            values = set(table.column(column)) - {None}
+            found.shared_groups[f"train and {name}"] = len(values), len(values & known)
 
 
 def places_shown(places: Sequence[str]) -> str:

@@ -242,7 +242,7 @@ def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
             "DATA-MISSING",
             f"the folder {root.name!r} has {names}, but no {wanted} rows",
             where=str(root),
-            remedy=f"add a file called {wanted}.csv (or .tsv, .jsonl, .parquet), or name one of the files itself",
+            remedy=_naming_one(root, found, wanted),
         )
     parts = {name: _read_part(root, group, reading) for name, group in found.items()}
     label_names, label_files = _side_files(entries, reading)
@@ -250,6 +250,17 @@ def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     _note_ignored([entry for entry in entries if entry not in used], reading)
     first = parts["train" if "train" in parts else wanted]
     return Splits(first, parts.get("validation"), parts.get("test"), _name_of(root / "train"), label_names)
+
+
+def _naming_one(root: Path, found: Mapping[str, Sequence[Path]], wanted: str) -> str:
+    """What to type where a folder has no rows of the split that is wanted."""
+    files = [(split, group[0]) for split, group in found.items() if not group[0].is_dir()]
+    remedy = f"add a file called {wanted}.csv (or .tsv, .jsonl, .parquet, .txt)"
+    if wanted == "train" and files:
+        named = f"name a file itself: {files[0][1]}"
+        rest = [f"--set data.{split}={file}" for split, file in files[1:]]
+        return f"{remedy}, or {' '.join([named, *rest])}"
+    return remedy
 
 
 def _prose_of(root: Path, entries: Sequence[Path]) -> list[Path]:

@@ -28,7 +28,8 @@ class ClassificationState:
     """One label a row: accuracy, F1, calibration and the confusion matrix.
 
     `f1`, `precision` and `recall` are macro averages over the labels that occur among the true or the predicted ones,
-    as scikit-learn's are; a label that is never predicted counts with precision 0.
+    as scikit-learn's are; a label that is never predicted counts with precision 0. `balanced_accuracy` is the mean
+    recall of the labels that occur among the true ones (unweighted average recall; Schuller et al. 2009, Interspeech).
 
     Args:
         labels: Names of the classes; a class id is a position in this list.
@@ -88,11 +89,11 @@ class ClassificationState:
         self._bin_confidence += other._bin_confidence
 
     def compute(self) -> dict[str, float | None]:
-        """accuracy, f1, f1_weighted, precision, recall, log_loss (nats a row) and ece.
+        """accuracy, balanced_accuracy, f1, f1_weighted, precision, recall, log_loss (nats a row) and ece.
 
         A value is None where it is undefined; `reasons` then has the metric's name and why.
         """
-        averaged = ("f1", "f1_weighted", "precision", "recall")
+        averaged = ("balanced_accuracy", "f1", "f1_weighted", "precision", "recall")
         values: dict[str, float | None] = dict.fromkeys(("accuracy", *averaged, "log_loss", "ece"))
         forget_reasons(self.reasons, values)
         if self.n == 0:
@@ -226,4 +227,11 @@ def _averages(true: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> di
     weighted = {"sample_weight": counts, "zero_division": 0.0}
     precision, recall, f1, _ = scores(true, predicted, average="macro", **weighted)
     f1_weighted = scores(true, predicted, average="weighted", **weighted)[2]
-    return {"f1": float(f1), "f1_weighted": float(f1_weighted), "precision": float(precision), "recall": float(recall)}
+    recalls = scores(true, predicted, average=None, labels=np.unique(true), **weighted)[1]
+    return {
+        "balanced_accuracy": float(np.mean(recalls)),
+        "f1": float(f1),
+        "f1_weighted": float(f1_weighted),
+        "precision": float(precision),
+        "recall": float(recall),
+    }

@@ -26,6 +26,8 @@ CLASSES_LISTED = 100
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*\Z")
 # Neutral inputs; never a row of the data.
 _EXAMPLES = {
+    "text-classification": '"This is a short example text."',
+    "token-classification": '"This is a short example text."',
     "fill-mask": 'f"The weather today is {pipe.tokenizer.mask_token}."',
     "text-generation": '"The weather today is"',
     "image-classification": '"picture.jpg"',
@@ -34,7 +36,7 @@ _EXAMPLES = {
     "automatic-speech-recognition": '"recording.wav"',
 }
 _TEXT = '"This is a short example text."'
-# transformers 5 has no pipeline for them.
+# transformers 5 has no pipeline for them, nor for a task of the user's own.
 _WITHOUT_PIPELINE = {
     "question-answering": "`AutoModelForQuestionAnswering.from_pretrained` reads it: logits of the first and the last "
     "token of the answer.",
@@ -43,6 +45,9 @@ _WITHOUT_PIPELINE = {
     "summarization": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
     "text2text-generation": "`AutoModelForSeq2SeqLM.from_pretrained` reads it, and its `generate` writes.",
 }
+_OWN_TASK = "Only `unfreeze.Predictor` knows this task, where the file that defines it has been imported."
+# What the Hub calls a task; of others it knows nothing.
+_HUB_TASKS = {**{name: name for name in (*_EXAMPLES, *_WITHOUT_PIPELINE)}, "intent-and-slots": "token-classification"}
 _MARKDOWN = re.compile(r"[\\`*_\[\]|~$#!@{}]|:(?=//)|(?<=www)\.")
 
 
@@ -70,14 +75,14 @@ def render(records: Records) -> str:
             data_name=_data_name(records),
             example=_example(records.task),
             input=_input(records.task),
-            has_pipeline=records.task not in _WITHOUT_PIPELINE,
+            has_pipeline=records.task in _EXAMPLES or not records.task,
             without_pipeline=_without_pipeline(records.task),
             arguments=_arguments(records),
             figures=list(_figures(records)),
             classes=_classes(records),
             limits=list(_limits(records)),
             phases=[{**p, "span": wording.answer(p.get("span")), "rates": _rates(p)} for p in records.phases],
-            settings=records.plan.get("settings") or {},
+            settings=_settings(records),
         )
     )
     return f"---\n{metadata(records)}---\n\n{body}\n"
@@ -88,8 +93,8 @@ def metadata(records: Records) -> str:
     import yaml
 
     found: dict[str, Any] = {"library_name": "transformers"}
-    if records.task:
-        found["pipeline_tag"] = wording.visible(records.task)
+    if records.task in _HUB_TASKS:
+        found["pipeline_tag"] = _HUB_TASKS[records.task]
     # The Hub takes ids of its own only: a builtin model or a folder is named in the text.
     if _is_hub_id(records.model):
         found["base_model"] = records.model
@@ -178,7 +183,7 @@ def _example(task: str) -> Markup:
 def _without_pipeline(task: str) -> Markup:
     from markupsafe import Markup
 
-    return Markup(_WITHOUT_PIPELINE.get(task, ""))
+    return Markup(_WITHOUT_PIPELINE.get(task, _OWN_TASK))
 
 
 def _input(task: str) -> Markup:
@@ -187,9 +192,19 @@ def _input(task: str) -> Markup:
 
     if task == "question-answering":
         return Markup('("Where does Ada live?", "Ada lives in London.")')
+    if task == "fill-mask":
+        return Markup('f"The weather today is {predictor.task.processor.mask_token}."')
     return Markup(
         _EXAMPLES[task] if task.startswith(("image-", "audio-", "automatic-")) and task in _EXAMPLES else _TEXT
     )
+
+
+def _settings(records: Records) -> dict[str, Any]:
+    """Of the plan; the tokens that a picture or a recording counts as are no length that anybody knows."""
+    settings = dict(records.plan.get("settings") or {})
+    if not records.reads_tokens:
+        settings.pop("max_length_tokens", None)
+    return settings
 
 
 def _arguments(records: Records) -> Markup:

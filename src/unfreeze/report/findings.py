@@ -10,6 +10,7 @@ CLS001   classes that are never recognised
 OVF001   training went on after the validation loss had turned
 CUT001   texts longer than the model takes
 DUP001   reported rows whose text is among the training rows
+GRP001   reported rows of groups (speakers, patients) that are among the training rows
 UNE001   uneven classes
 =======  ==============================================================
 
@@ -67,6 +68,7 @@ def judge(run: Run) -> list[Finding]:
         _overfits,
         _cut,
         _shared_rows,
+        _shared_groups,
         _uneven,
     )
     return [finding for check in checks if (finding := check(records)) is not None]
@@ -207,7 +209,8 @@ def _unrecognised_classes(records: Records) -> Finding | None:
 
 def _advice_for_small_classes(records: Records) -> str:
     """Weights where the task has them and they are not set already."""
-    if records.task == "text-classification" and not records.is_multi_label and not _has_class_weights(records):
+    has_weights = records.task.endswith("-classification") and records.task != "token-classification"
+    if has_weights and not records.is_multi_label and not _has_class_weights(records):
         return "--set train.class_weights=balanced, or more rows of these classes"
     more = max(2, round(2 * records.planned_epochs))
     longer = f", or more passes: --set train.epochs={more}" if records.choice("train.epochs") else ""
@@ -300,13 +303,17 @@ def _cut(records: Records) -> Finding | None:
         return None
     limit: Any = (records.plan.get("settings") or {}).get("max_length_tokens")
     name = SPLIT_NAMES.get(str(split), split)
-    sentence = (
-        f"{count(cut)} of {count(rows)} {name} rows ({percent(cut / rows)}) are longer than {shown_value(limit)} "
-        "tokens: their ends are not read."
-    )
-    advice = "put what matters first, or choose a model that reads more: --model HUB_ID with --set train.max_length=..."
-    if is_number(limit) and records.choice("train.max_length").get("source") not in (None, "plan"):
-        advice = f"--set train.max_length={2 * limit}, as far as the model goes"
+    longer = f"{count(cut)} of {count(rows)} {name} rows ({percent(cut / rows)}) are longer than"
+    if records.reads_tokens:
+        sentence = f"{longer} {shown_value(limit)} tokens: their ends are not read."
+        advice = "put what matters first, or choose a model that reads more: --model HUB_ID with "
+        advice += "--set train.max_length=..."
+        if is_number(limit) and records.choice("train.max_length").get("source") not in (None, "plan"):
+            advice = f"--set train.max_length={2 * limit}, as far as the model goes"
+        if records.task == "text-classification":
+            advice += "; --set options.windows=true reads them whole, in windows"
+    else:
+        sentence, advice = f"{longer} what is heard of them.", "--set options.seconds=..., as far as the model goes"
     evidence = {"split": name, "rows": rows, "rows_cut": cut, "max_length_tokens": limit}
     return Finding("CUT001", "warning", sentence, evidence, advice)
 
@@ -318,13 +325,32 @@ def _shared_rows(records: Records) -> Finding | None:
     if not is_number(shared) or not shared or not rows:
         return None
     share = shared / rows
+    what = "have a text that is" if records.reads_tokens else "are"
     sentence = (
-        f"{count(shared)} of {count(rows)} {name} rows ({percent(share)}) have a text that is among the training rows, "
-        "too: on them the model may remember rather than understand."
+        f"{count(shared)} of {count(rows)} {name} rows ({percent(share)}) {what} among the training rows, too: on them "
+        "the model may remember rather than understand."
     )
     evidence = {"split": name, "shared": shared, "rows": rows, "places": list(found.get("places") or [])}
     advice = "take these rows out of one of the two files; unfreeze inspect DATA lists them"
     return Finding("DUP001", "warning" if share > SHARED_LIMIT else "info", sentence, evidence, advice)
+
+
+def _shared_groups(records: Records) -> Finding | None:
+    name, column = SPLIT_NAMES.get(records.split or "test", "test"), records.facts.get("group")
+    values, shared = (records.facts.get("shared_groups") or {}).get(f"train and {name}") or (0, 0)
+    if not shared:
+        return None
+    is_named = bool(records.facts.get("is_group_named"))
+    kind = "the group" if is_named else "which looks like a group"
+    sentence = (
+        f"{count(shared)} of the {count(values)} values of {listed([str(column)])}, {kind}, in the {name} rows are "
+        "among the training rows, too: the figure is one of known ones, new ones may do much worse."
+    )
+    evidence = {"split": name, "column": column, "values": values, "shared": shared}
+    advice = "give test rows of groups that no training row has: --test FILE"
+    if not is_named:
+        advice = f"--set data.group={column} holds whole groups out, where no test rows are given"
+    return Finding("GRP001", "warning", sentence, evidence, advice)
 
 
 def _uneven(records: Records) -> Finding | None:

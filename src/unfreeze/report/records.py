@@ -28,6 +28,12 @@ _TITLES = {
 # What a task leads with, most telling first; for runs that ended before they wrote a summary.
 _LEADING = (
     ("f1_micro", "f1"),
+    ("frame_accuracy", "frame_accuracy"),
+    ("overall_f1", "overall_f1"),
+    ("answer_f1", "answer_f1"),
+    ("rougeL", "rougeL"),
+    ("mean_iou", "mean_iou"),
+    ("wer", "wer"),
     ("mae", "mae"),
     ("perplexity", "perplexity"),
     ("accuracy", "accuracy"),
@@ -416,6 +422,11 @@ class Records:
         """Class names in the order of the model's outputs; empty for numbers and for language models."""
         found = self.summary.get("labels") or (self.plan.get("identity") or {}).get("labels") or []
         return [str(label) for label in found]
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the length of an input is counted in tokens of its text, and not made up of pixels or seconds."""
+        return not self.task.startswith(("image-", "audio-", "automatic-speech"))
 
     @property
     def training_counts(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 # Shown as percentages, their differences as points.
 SHARES = (
     frozenset({"accuracy", "f1", "f1_micro", "f1_samples", "f1_weighted", "precision", "recall", "exact_match"})
+    | {"balanced_accuracy"}
     | {*(f"overall_{name}" for name in ("f1", "precision", "recall", "accuracy")), "row_accuracy"}
     | {*("frame_accuracy", "intent_accuracy")}
     | {*("answer_f1", "has_answer_f1", "has_answer_exact_match", "no_answer_accuracy")}
@@ -36,6 +37,7 @@ METRIC_NAMES = {
     "has_answer_f1": "F1 where there is an answer",
     "has_answer_exact_match": "exact match where there is an answer",
     "no_answer_accuracy": "right that there is no answer",
+    "balanced_accuracy": "mean recall of the classes (UAR)",
     "ece": "calibration error",
     "f1": "macro F1",
     "f1_micro": "micro F1",
@@ -53,7 +55,7 @@ METRIC_NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
-    "token_accuracy": "next tokens right",
+    "token_accuracy": "tokens guessed right",
     "written_words": "words written",
     "rmse": "root mean squared error",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,6 +105,19 @@ class HearsFiles(ReadsFiles):
         if file.digest not in self._lengths:
             self._lengths[file.digest] = facts_of(file.read(), file.place).seconds
         return self._lengths[file.digest]
+
+
+def without_own_draws(config: Any) -> Any:
+    """A copy of a configuration without masks and left-out layers of the model's own.
+
+    They do not come from our draws, and masks fail on short recordings.
+    """
+    changed = copy.deepcopy(config)
+    off = {"apply_spec_augment": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+    for name, value in off.items():
+        if hasattr(changed, name):
+            setattr(changed, name, value)
+    return changed
 
 
 def most_seconds(processor: Any) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import tempfile
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 
 from unfreeze.errors import ModelError
 from unfreeze.models.layers import LayerGroups
+from unfreeze.tasks._audio import without_own_draws
 from unfreeze.tasks._speech import Hearing, Said, SpeechSpace
 from unfreeze.types import Batch, LossTerm
 
@@ -85,12 +85,9 @@ class Letters(Hearing):
 
     def _wanted(self, config: Any) -> Any:
         """The configuration with this alphabet, and without masks that do not come from our draws."""
-        wanted = copy.deepcopy(config)
+        wanted = without_own_draws(config)
         wanted.vocab_size, wanted.pad_token_id = len(self.tokenizer), self.tokenizer.pad_token_id
         wanted.ctc_zero_infinity, wanted.ctc_loss_reduction = True, "sum"
-        for name, value in (("apply_spec_augment", False), ("layerdrop", 0.0)):
-            if hasattr(wanted, name):
-                setattr(wanted, name, value)
         return wanted
 
     def build(self, source: ModelSource, config: Any, *, allow_remote_code: bool) -> LoadedModel:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from unfreeze.data.columns import Roles, guess_roles
+from unfreeze.errors import RecipeError
 from unfreeze.metrics import TokenState
 from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Task
@@ -49,7 +50,11 @@ class PlainTexts(Task):
     splits_long_rows: ClassVar[bool] = True
 
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
-        return guess_roles(table, text=asked.text if asked else None, needs_label=False)
+        if asked is not None and asked.label is not None:
+            what = f"the task {self.name} learns from texts alone, without a label"
+            raise RecipeError("RECIPE-CONFLICT", what, where="data.label", remedy="leave data.label away")
+        text, group = (asked.text, asked.group) if asked else (None, None)
+        return guess_roles(table, text=text, group=group, needs_label=False)
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, check_named
+from unfreeze.data.columns import Roles, check_named, point_out_group
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
@@ -109,7 +109,9 @@ class TagsWords(Task):
                     remedy=f"--set data.label={others[0] if others else 'COLUMN'}",
                 )
             reasons["label"] = f"'{label}' holds lists of tags"
-        return Roles(text=(text,), label=label, group=named["group"], reasons=reasons)
+        group = named["group"]
+        alike = point_out_group(table, (*lists, text, label), group, reasons)
+        return Roles(text=(text,), label=label, group=group, reasons=reasons, looks_like_group=alike)
 
     @property
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 
 from unfreeze.errors import TaskError, did_you_mean
 from unfreeze.tasks import _text
+from unfreeze.tasks._audio import without_own_draws
 from unfreeze.tasks._speech import Hearing, Said, SpeechSpace
 from unfreeze.tasks._text import NOT_A_TARGET, Written
 from unfreeze.types import Batch, LossTerm
@@ -99,7 +99,7 @@ class Dictation(Hearing):
 
         from unfreeze.models.loading import load_model
 
-        wanted = _without_draws_of_its_own(config)
+        wanted = without_own_draws(config)
         loaded = load_model(
             AutoModelForSpeechSeq2Seq, source, wanted, head_is_new=False, allow_remote_code=allow_remote_code
         )
@@ -117,7 +117,7 @@ class Dictation(Hearing):
     def skeleton(self, config: Any) -> torch.nn.Module:
         from transformers import AutoModelForSpeechSeq2Seq
 
-        return AutoModelForSpeechSeq2Seq.from_config(_without_draws_of_its_own(config), dtype=torch.float32)
+        return AutoModelForSpeechSeq2Seq.from_config(without_own_draws(config), dtype=torch.float32)
 
     def targets(
         self, said: Sequence[Said] | None, rows: int, space: SpeechSpace
@@ -146,12 +146,3 @@ class Dictation(Hearing):
 
     def texts(self, outputs: Any) -> list[str] | None:
         return outputs.texts if isinstance(outputs, Written) else None
-
-
-def _without_draws_of_its_own(config: Any) -> Any:
-    """Masks and layers left out come from our draws or not at all."""
-    wanted = copy.deepcopy(config)
-    for name, value in (("apply_spec_augment", False), ("encoder_layerdrop", 0.0), ("decoder_layerdrop", 0.0)):
-        if hasattr(wanted, name):
-            setattr(wanted, name, value)
-    return wanted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,12 +73,7 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
         return _audio.tokens_of(wanted), f"{wanted:g} s: {why}{cut}"
 
     def adapted(self, config: Any) -> Any:
-        """Without masks of the model's own: they do not come from our draws, and fail on short recordings."""
-        if not getattr(config, "apply_spec_augment", False):
-            return config
-        changed = copy.deepcopy(config)
-        changed.apply_spec_augment = False
-        return changed
+        return _audio.without_own_draws(config)
 
     # rows --------------------------------------------------------------------------------------------------------
 

@@ -88,8 +88,8 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
                 what = f"no column holds the transcripts: {', '.join(table.columns)}"
                 raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
             reasons["label"] = f"{label!r} holds the transcripts"
-        point_out_group(table, (*known, label), group, reasons)
-        return Roles(text=(sound,), label=label, group=group, reasons=reasons)
+        alike = point_out_group(table, (*known, label), group, reasons)
+        return Roles(text=(sound,), label=label, group=group, reasons=reasons, looks_like_group=alike)
 
     def spelled(self, text: str) -> str:
         """A transcript as it is learned and compared."""

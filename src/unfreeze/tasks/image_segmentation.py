@@ -219,8 +219,8 @@ class ImageSegmentation(ReadsFiles):
         if mask is not None and mask not in known:
             what = f"column {mask!r} holds neither names of pictures nor their bytes"
             raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
-        point_out_group(table, known, group, reasons)
-        return Roles(text=(picture,), label=mask, group=group, reasons=reasons)
+        alike = point_out_group(table, known, group, reasons)
+        return Roles(text=(picture,), label=mask, group=group, reasons=reasons, looks_like_group=alike)
 
     def files_read(self, roles: Roles) -> tuple[str, ...]:
         return (*roles.text, str(roles.label)) if roles.label is not None else roles.text

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, check_named
+from unfreeze.data.columns import Roles, check_named, point_out_group
 from unfreeze.data.quality import places_shown
 from unfreeze.data.table import shortened
 from unfreeze.errors import DataError, TaskError
@@ -193,7 +193,8 @@ class QuestionAnswering(Task):
         group = asked.group if asked else None
         if group is not None:
             check_named(table, "group", group)
-        return Roles(text=tuple(texts), label=label, group=group, reasons=reasons)
+        alike = point_out_group(table, (*texts, label), group, reasons)
+        return Roles(text=tuple(texts), label=label, group=group, reasons=reasons, looks_like_group=alike)
 
     def keeps_together(self, table: Table, roles: Roles) -> Sequence[Hashable] | None:
         """Questions on one text: another question on it would give away what it says."""

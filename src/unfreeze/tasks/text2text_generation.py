@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from unfreeze.baselines import Baseline
 from unfreeze.tasks._generation import WritingTask
 from unfreeze.tasks.base import Material
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
 
 
 @dataclass
@@ -41,6 +44,20 @@ class Text2TextGeneration(WritingTask):
         "response",
         "label",
     )
+
+    @classmethod
+    def recognises(cls, table: Table) -> str | None:
+        """Only by names that mean nothing else: answers and labels may be classes."""
+        by_name = {name.casefold(): name for name in table.columns}
+        read = next((by_name[name] for name in ("input", "inputs", "source", "src") if name in by_name), None)
+        written = next((by_name[n] for n in ("target", "targets", "output", "outputs", "tgt") if n in by_name), None)
+        if read is None or written is None or {"label", "labels", "instruction"} & by_name.keys():
+            return None
+        texts = [value for value in table.column(written)[:1000] if isinstance(value, str) and value.strip()]
+        # Few different ones that come again and again are classes.
+        if not texts or len(set(texts)) <= 0.5 * len(texts) or not any(" " in text.strip() for text in texts):
+            return None
+        return f"'{read}' and '{written}' are a text and another to write"
 
     def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
         def copied() -> Baseline:
