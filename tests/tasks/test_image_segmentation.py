@@ -31,12 +31,17 @@ from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.metrics import PairedState, SegmentationState
 from unfreeze.metrics.segmentation import confusion
+from unfreeze.preparation import prepare
+from unfreeze.recipe import Recipe
 from unfreeze.tasks import _image
 from unfreeze.tasks.image_segmentation import ImageSegmentation, _overlay
 from unfreeze.testing import check_task, tiny_image_model
 
 SIDE = 64
-QUICK = ["train.epochs=8", "train.learning_rate=3e-3", "train.head_learning_rate=1e-2", "data.validation=0.2"]
+QUICK = [
+    *("train.epochs=8", "train.learning_rate=3e-3", "train.head_learning_rate=1e-2", "data.validation=0.2"),
+    "options.size=[64, 96]",
+]
 
 
 def scene(i: int, *, numbers: tuple[int, int, int] = (0, 1, 11)) -> tuple[Image.Image, Image.Image]:
@@ -144,7 +149,8 @@ def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(
     street: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     """DeepLab's head pools its input in one branch and convolves it in another."""
-    run = trained(street, models["mobilenet"], tmp_path / "run", "baselines=false", schedule="head")
+    settings = ("baselines=false", "options.output_stride=8")
+    run = trained(street, models["mobilenet"], tmp_path / "run", *settings, schedule="head")
     events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
     [recorded] = [event for event in events if event["kind"] == "recorded"]
     assert recorded["boundary"] == "head"
@@ -156,13 +162,32 @@ def test_a_head_of_branches_is_entered_as_a_whole_and_recorded(
     assert not [event for event in events if "not recorded" in str(event.get("text", ""))]
 
 
+@pytest.mark.parametrize(
+    ("pictures", "wanted"),
+    [((240, 180), (352, 480)), ((96, 64), (128, 192)), ((640, 480), (384, 512)), ((1000, 100), (64, 512))],
+)
+def test_small_pictures_are_enlarged_and_large_ones_brought_to_512(
+    pictures: tuple[int, int], wanted: tuple[int, int], models: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for i in range(6):
+        Image.new("RGB", pictures, (40 * i, 0, 0)).save(tmp_path / "images" / f"{i}.png")
+        mask = np.zeros(pictures[::-1], dtype=np.uint8)
+        mask[: 10 + i] = 1
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
+    recipe = Recipe.build({"model": str(models["mobilenet"]), "data": {"validation": 0}})
+    prepared = prepare(recipe, str(tmp_path))
+    assert (prepared.task.targets.height, prepared.task.targets.width) == wanted
+
+
 def test_how_finely_a_model_draws_is_asked_or_its_own() -> None:
-    fresh, drawn = MobileNetV2Config(), MobileNetV2Config(output_stride=16)
-    asked = ImageSegmentation(output_stride=16)
-    assert ImageSegmentation().adapted(fresh).output_stride == 8
-    assert asked.adapted(fresh).output_stride == 16
-    assert ImageSegmentation().adapted(drawn).output_stride == 16, "as it was fine-tuned"
-    assert ImageSegmentation(output_stride=8).adapted(drawn).output_stride == 8
+    fresh, drawn = MobileNetV2Config(), MobileNetV2Config(output_stride=8)
+    asked = ImageSegmentation(output_stride=8)
+    assert ImageSegmentation().adapted(fresh).output_stride == 16
+    assert asked.adapted(fresh).output_stride == 8
+    assert ImageSegmentation().adapted(drawn).output_stride == 8, "as it was fine-tuned"
+    assert ImageSegmentation(output_stride=16).adapted(drawn).output_stride == 16
     assert fresh.output_stride == 32, "what was given stays as it is"
     with pytest.raises(TaskError, match="segformer draws at a stride of its own"):
         asked.adapted(SegformerConfig())
