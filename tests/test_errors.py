@@ -40,6 +40,16 @@ def constants(node: ast.expr) -> list[str]:
     return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
+def test_what_a_terminal_would_act_on_is_shown_as_an_escape():
+    error = DataError(
+        "DATA-EMPTY", "'a\x1b[31m\u202eb\udcff' is empty", where="\u0645\u06cc\u200c\u062e", remedy="one\ntwo"
+    )
+    assert str(error) == (
+        "E-DATA-EMPTY: 'a\\x1b[31m\\u202eb\\udcff' is empty\n"
+        "  where: \u0645\u06cc\u200c\u062e\n  do:    one\n         two"
+    )
+
+
 def test_the_examples_in_the_docstrings_are_true():
     assert doctest.testmod(errors).failed == 0
 

@@ -114,9 +114,19 @@ class UnfreezeError(Exception):
             lines.append(f"  where: {self.where}")
         if self.remedy:
             lines.append("  do:    " + self.remedy.replace("\n", "\n         "))
-        return "\n".join(lines)
+        return _printable("\n".join(lines))
 
     __str__ = block
+
+
+def _printable(text: str) -> str:
+    """With escapes for what a terminal would act on, or turn round: names of files may hold anything.
+
+    The two joiners stay, without which words of Persian and Indic scripts are wrong.
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\u200c\u200d" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 class RequestError(UnfreezeError):

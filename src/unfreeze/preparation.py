@@ -267,6 +267,11 @@ def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool)
             continue
         if drop:
             kept = np.setdiff1d(np.arange(len(table)), unlabelled_rows(table, roles, task.is_unlabelled))
+            if 2 * len(kept) < len(table):
+                what = f"{len(table) - len(kept):,} of {len(table):,} {name} rows have no label: too many to leave out"
+                raise DataError(
+                    "DATA-LABEL", what, remedy="give more rows a label, or take those without out of the file"
+                )
             if len(kept) < len(table):
                 notes.append(f"{len(table) - len(kept):,} rows of {name} without a label were left out, as asked")
                 table = table.select(kept)

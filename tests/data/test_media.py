@@ -178,6 +178,20 @@ def test_a_row_of_a_file_names_no_file_outside_its_folder(shop: Path, tmp_path: 
     assert problems(shop / "rows.parquet") == ["rows.parquet:2: DATA-LINK"]
 
 
+def test_a_link_that_leads_out_is_not_followed_though_a_table_names_it(shop: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "a.png")
+    (shop / "hat" / "out.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (shop / "beyond").symlink_to(tmp_path / "elsewhere")
+    (shop / "hat" / "in.png").symlink_to(shop / "hat" / "1.png")
+    (shop / "rows.csv").write_text("image,label\nhat/in.png,x\nhat/out.png,y\nbeyond/a.png,y\n")
+    assert problems(shop / "rows.csv") == ["rows.csv:3: DATA-LINK", "rows.csv:4: DATA-LINK"]
+    table = tmp_path / "linked"
+    table.symlink_to(shop)
+    assert problems(table / "rows.csv") == ["rows.csv:3: DATA-LINK", "rows.csv:4: DATA-LINK"], (
+        "the folder itself may be"
+    )
+
+
 def test_a_fifo_is_no_picture_and_nobody_waits_for_it(shop: Path) -> None:
     import os
 

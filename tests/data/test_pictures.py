@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unfreeze.data import masks
 from unfreeze.data.pictures import MOST_PIXELS, decode, encoded
 from unfreeze.errors import DataError
 
@@ -133,3 +134,19 @@ def test_pixels_are_kept_as_they_are() -> None:
     data = encoded(pixels)["bytes"]
     assert data is not None
     assert np.array_equal(np.asarray(decode(data, "a")), pixels)
+
+
+def test_too_little_memory_says_nothing_about_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", full)
+    for read in (decode, masks.decode):
+        with pytest.raises(MemoryError):
+            read(b"x", "a.png")
+
+
+def test_a_cut_webp_is_no_sound() -> None:
+    with pytest.raises(DataError) as caught:
+        decode(saved(GRADIENT.convert("RGB"), "WEBP")[:30], "a.webp")
+    assert "sound" not in caught.value.what

@@ -48,6 +48,19 @@ class TestConversion:
         assert len(found) == pytest.approx(RATE, rel=0.1)
         assert np.abs(found).max() == pytest.approx(0.5, abs=0.15)
 
+    @pytest.mark.parametrize("share", [0.5, 0.9])
+    def test_a_cut_mp3_is_refused_whatever_lies_in_memory(self, share: float) -> None:
+        whole = saved(np.tile(TONE, 10), kind="MP3")
+        check(whole, "a")
+        for _ in range(3):
+            with pytest.raises(DataError, match="cannot be read"):
+                check(whole[: int(share * len(whole))], "a")
+
+    def test_samples_far_beyond_the_loudest_are_refused(self) -> None:
+        check(saved(32767 * TONE, subtype="FLOAT"), "a")
+        with pytest.raises(DataError, match="as large as"):
+            check(saved(2e30 * TONE, subtype="FLOAT"), "a")
+
     @pytest.mark.parametrize("rate", [4000, 16000, 44100])
     def test_other_rates_keep_the_pitch(self, rate: int) -> None:
         found = decode(saved(TONE), "a", rate)

@@ -245,6 +245,13 @@ def test_da_09_rows_without_a_label_are_named_and_can_be_left_out():
     assert any("2 rows of train without a label were left out" in note for note in kept["notes"])
 
 
+def test_da_37_more_than_half_of_the_rows_are_not_left_out():
+    rows = [*ROWS, *((text, "") for text, _ in [*ROWS, *ROWS[:1]])]
+    error = refused(put("x.csv", csv_text(rows)), "--set", "data.drop_unlabelled=true")
+    assert error.startswith("E-DATA-LABEL")
+    assert "21 of 41 train rows have no label: too many to leave out" in error
+
+
 def test_da_09_no_row_has_a_label():
     assert refused(put("x.csv", csv_text([(t, "") for t, _ in ROWS]))).startswith(("E-DATA-LABEL", "E-DATA-COLUMN"))
 

@@ -325,6 +325,12 @@ def png_of_few_bits(numbers: np.ndarray, bits: int) -> bytes:
 
 
 class TestMasks:
+    def test_one_that_says_how_it_is_turned_is_turned(self) -> None:
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[0x0112] = 6  # a quarter to the right
+        Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).save(file, "PNG", exif=exif)
+        assert masks.decode(file.getvalue(), "a").tolist() == [[0], [1], [2]]
+
     def test_numbers_are_read_as_they_are(self) -> None:
         numbers = np.array([[0, 1], [7, 255]], dtype=np.uint8)
         palette = Image.fromarray(numbers, mode=None).convert("P")
@@ -538,6 +544,20 @@ class TestFigures:
         term.sum.backward()
         assert float(term.sum.detach()) == 0.0
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+    def test_nu_07_rows_whose_masks_hold_no_class_are_trained_past(
+        self, models: dict[str, Path], tmp_path: Path
+    ) -> None:
+        """Half of the rows, one in each step: the trial step and the steps themselves divide by no pixel."""
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 8)
+        for i in range(0, 8, 2):
+            path = tmp_path / "data" / "masks" / f"{i:03}.png"
+            Image.fromarray(np.full_like(np.asarray(Image.open(path)), masks.NOT_A_CLASS)).save(path)
+        settings = ("train.batch_size=1", "data.validation=0", "train.epochs=1", "baselines=false")
+        run = trained(tmp_path / "data", models["segformer"], tmp_path / "run", *settings, schedule="full")
+        losses = [event.values["loss"] for event in run.events("step")]
+        assert losses.count(0.0) == 4
+        assert all(np.isfinite(losses))
 
     def test_two_systems(self) -> None:
         paired = PairedState("pixels")

@@ -6,6 +6,7 @@ digest: a file that changes while a run reads it ends the run, rather than to be
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import stat
@@ -55,7 +56,25 @@ def path_of(row: Row, column: str) -> Path | None:
         return None
     if row.files is None or row.files.folder is None:
         return Path(value)  # typed by the user, not found in a file
-    return row.files.folder / checked_name(value, row.place)
+    path = row.files.folder / checked_name(value, row.place)
+    _refuse_link_out(path, row.files.folder, row.place)
+    return path
+
+
+def _refuse_link_out(path: Path, folder: Path, where: str) -> None:
+    """A name inside the folder may still be a link, or lie behind one, that leads out of it."""
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a link that leads to itself; said where the file is read
+        return
+    if not target.is_relative_to(_resolved(folder)):
+        what = f"{path.name!r} is, or lies behind, a link that leads out of the data folder"
+        raise DataError("DATA-LINK", what, where=where, remedy="copy the file into the folder")
+
+
+@functools.lru_cache(maxsize=16)
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def read(path: Path, place: str, digest: bytes | None = None) -> bytes:

@@ -46,9 +46,9 @@ def decode(data: bytes, place: str) -> Image.Image:
                 raise _refused(what, place)
             opened.seek(0)
             opened.load()
-            return _rgb(_upright(opened), place)
-    except DataError:
-        raise
+            return _rgb(upright(opened), place)
+    except (DataError, MemoryError):
+        raise  # too little memory says nothing about the file
     except Exception as error:
         # Trap: Pillow has no class of its own for damaged files; its decoders raise what they meet.
         kind = _looks_like(data)
@@ -67,11 +67,11 @@ def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
 
 def encoded_picture(picture: Image.Image) -> dict[str, bytes | None]:
     """As `encoded`, of a picture of Pillow's; upright, in colours that PNG knows."""
-    upright = _upright(picture)
-    if upright.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        upright = _rgb(upright, "a picture given as an object")
+    turned = upright(picture)
+    if turned.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        turned = _rgb(turned, "a picture given as an object")
     file = io.BytesIO()
-    upright.save(file, "PNG")
+    turned.save(file, "PNG")
     return {"bytes": file.getvalue(), "path": None}
 
 
@@ -87,7 +87,8 @@ def thumbnail(picture: Image.Image, pixels: int = 96) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def upright(picture: Image.Image) -> Image.Image:
+    """Turned as EXIF says."""
     try:
         return ImageOps.exif_transpose(picture)
     except Exception:
@@ -116,7 +117,9 @@ def _looks_like(data: bytes) -> str:
         return "SVG or XML"
     if head.startswith(b"%!ps"):
         return "PostScript"
-    return "sound" if head.startswith((b"riff", b"flac", b"id3")) else ""
+    if head.startswith(b"riff"):
+        return "sound" if head[8:12] == b"wave" else ""
+    return "sound" if head.startswith((b"flac", b"id3")) else ""
 
 
 def _without_memory_address(text: str) -> str:

@@ -21,6 +21,10 @@ from unfreeze.errors import DataError
 
 FORMATS = frozenset(("WAV", "WAVEX", "FLAC", "OGG", "MP3", "RF64", "W64"))
 _BLOCK_SECONDS = 30
+# What an encoder puts before and behind, in samples: a header may count it or not.
+_MP3_SLACK = 2 * 1152
+# Samples of floating point lie between -1 and 1; some programs write whole numbers, up to 2^31, as such.
+_LARGEST_SAMPLE = 2.0**32
 # Power of the mean, relative to the loudest channel's, below which the channels are taken to cancel.
 _CANCELLED = 0.01
 
@@ -56,7 +60,7 @@ def check(data: bytes, place: str) -> None:
     """
     with _opened(data, place) as file:
         found = sum(len(block) for block in _blocks(file, place))
-        if found < file.frames:
+        if found < file.frames - (_MP3_SLACK if file.format == "MP3" else 0):
             raise _refused(f"it ends after {found:,} of {file.frames:,} samples", place)
 
 
@@ -130,8 +134,10 @@ def _opened(data: bytes, place: str) -> soundfile.SoundFile:
 
 
 def _blocks(file: soundfile.SoundFile, place: str) -> Iterator[np.ndarray]:
+    # Trap: `SoundFile.blocks` fills up what a cut MP3 does not give with whatever lies in memory.
+    wanted = _BLOCK_SECONDS * file.samplerate
     try:
-        for block in file.blocks(_BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+        while len(block := file.read(wanted, dtype="float32", always_2d=True)):
             _check_finite(block, place)
             yield block
     except soundfile.SoundFileError as error:
@@ -141,6 +147,9 @@ def _blocks(file: soundfile.SoundFile, place: str) -> Iterator[np.ndarray]:
 def _check_finite(values: np.ndarray, place: str) -> None:
     if not np.isfinite(values).all():
         raise _refused("it has samples that are no numbers", place)
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest > _LARGEST_SAMPLE:
+        raise _refused(f"it has samples as large as {largest:.1g}, where the loudest are 1", place)
 
 
 def _reason(error: Exception) -> str:

@@ -682,7 +682,7 @@ def _kind_inside(folder: Path) -> media.Kind | None:
         if sum(counts.values()) > 10_000:  # enough to judge by
             break
         for name in names:
-            kind = media.kind_of(name)
+            kind = None if name.startswith(".") else media.kind_of(name)
             if kind is not None or name.casefold().endswith(".txt"):
                 counts[kind] = counts.get(kind, 0) + 1
     return max(sorted(counts, key=str), key=lambda kind: counts[kind], default=None)

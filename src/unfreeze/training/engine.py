@@ -511,7 +511,7 @@ class Engine:
         batch = self.task.collate([examples[i] for i in part])
         self._seed("trial step")
         started = time.monotonic()
-        loss = self._loss(self.model, batch, batch.weights)
+        loss = self._loss(self.model, batch, _totals([batch]))
         loss.backward()  # type: ignore[no-untyped-call]
         self._tell("trial", tokens=batch.size_tokens, trial_seconds=round(time.monotonic() - started, 4))
 
