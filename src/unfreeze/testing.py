@@ -25,11 +25,15 @@ import numpy as np
 import torch
 
 from unfreeze import durable, tasks
+from unfreeze.activations.record import Refused, find_boundary, inputs_like, record
+from unfreeze.activations.record import check as check_recording
+from unfreeze.activations.replay import Replay
+from unfreeze.activations.rows import RecordedRows, Rows
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine
-from unfreeze.models.layers import LayerGroups
+from unfreeze.models.layers import HEAD, LayerGroups, modes_kept
 from unfreeze.models.loading import quiet
 from unfreeze.plan import make as make_plan
 from unfreeze.preparation import Prepared, prepare
@@ -749,6 +753,40 @@ def check_unknown_options_are_refused(case: TaskCase) -> bool | None:
     return None
 
 
+def check_recorded_it_is_the_same_or_says_no(case: TaskCase) -> None:
+    """Of rows whose frozen part was recorded at the head the loss is that of the whole model; or why not is known."""
+    task, model, examples = case.task, case.model, case.examples
+    groups = LayerGroups.of(model)
+    with tempfile.TemporaryDirectory() as folder, modes_kept(model), torch.no_grad():
+        model.eval()
+        try:
+            boundary = find_boundary(task, model, groups, HEAD, examples)
+            checked = check_recording(task, model, groups, boundary, examples, "float32")
+        except Refused:
+            return
+        [store] = record(
+            task,
+            model,
+            [checked],
+            examples,
+            [Path(folder) / "recorded"],
+            [{}],
+            budget_bytes=1 << 30,
+            budget_tokens=1024,
+            reuse=False,
+            say=lambda text: None,
+        )
+        replay = Replay(model, groups, checked.boundary, inputs_like(task, model, examples))
+        rows = RecordedRows(Rows(task, examples), checked, store, replay)
+        batch = task.collate(examples)
+        whole = _total(task.loss(model, batch), batch.weights)
+        with rows.open():
+            again = rows.batch([rows.example(i) for i in range(len(examples))])
+            replayed = _total(rows.loss(model, again), again.weights)
+    assert again.weights == batch.weights, f"other normalisers: {again.weights}, {batch.weights}"
+    assert _is_near(float(replayed), float(whole)), f"the loss of recorded rows is {replayed}, of the rows {whole}"
+
+
 CHECKS: tuple[Callable[[TaskCase], bool | None], ...] = (
     check_encode_is_deterministic,
     check_a_batch_is_the_sum_of_its_parts,
@@ -763,6 +801,7 @@ CHECKS: tuple[Callable[[TaskCase], bool | None], ...] = (
     check_bad_rows_are_refused_with_their_place,
     check_a_plan_can_be_made_of_it,
     check_unknown_options_are_refused,
+    check_recorded_it_is_the_same_or_says_no,
 )
 
 
