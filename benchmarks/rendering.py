@@ -471,8 +471,8 @@ def _transfer(done: Records) -> list[str]:
 
 # Of tasks with several figures that matter.
 _FURTHER = (
-    *("intent_accuracy", "overall_f1", "f1", "has_answer_f1", "no_answer_accuracy"),
-    *("macro_f1", "uar", "rouge2", "rougeL", "cer", "pixel_accuracy"),
+    *("intent_accuracy", "overall_f1", "answer_f1", "has_answer_f1", "no_answer_accuracy"),
+    *("balanced_accuracy", "rouge2", "rougeL", "cer", "pixel_accuracy"),
 )
 
 

@@ -355,10 +355,10 @@ def test_curves_of_fewer_rows_than_the_peers_are_said(tmp_path: Path) -> None:
 
 def test_a_command_stands_there_with_its_options(tmp_path: Path) -> None:
     values = {"value": 0.82, "interval": None, "train_rows": 100, "samples": 50, "split": "test", "baselines": []}
-    found = record("commands/fsdd", **values, metric="accuracy", figures={"uar": 0.81})
+    found = record("commands/fsdd", **values, metric="accuracy", figures={"balanced_accuracy": 0.81})
     line = next(x for x in page(tmp_path, found).splitlines() if x.startswith("| fsdd"))
     assert line.startswith("| fsdd | untrained:hears-1s | `--schedule full --set train.learning_rate=1e-3")
-    assert "accuracy 0.8200<br>uar 0.8100" in line
+    assert "accuracy 0.8200<br>balanced_accuracy 0.8100" in line
 
 
 def test_failures_parts_and_a_busy_machine_are_said(tmp_path: Path) -> None:

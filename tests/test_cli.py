@@ -437,6 +437,16 @@ def test_a_column_that_is_called_like_an_answer_keeps_its_values(run, tmp_path):
     assert float(row["predicted_probability"]) <= 1
 
 
+def test_a_text_file_that_is_not_there_is_no_text_and_several_files_are_refused(run, tmp_path):
+    assert "E-DATA-MISSING" in planted.unfreeze("predict", run, str(tmp_path / "missing.txt")).err
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text("Works as promised.\n\nBroke at once.\n", encoding="utf-8")
+    said = planted.unfreeze("predict", run, tmp_path / "one.txt", tmp_path / "two.txt")
+    assert said.status == 2
+    assert "files are answered one at a time" in said.err
+    assert len(planted.unfreeze("predict", run, tmp_path / "one.txt").out.splitlines()) == 2
+
+
 def test_thousands_of_threads_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planted.reviews("reviews.csv")

@@ -219,6 +219,10 @@ def predict(
     if output_file is not None:
         answers.check_target(Path(output_file))
     inputs = [_as_typed(text) for text in inputs]
+    file = next((text for text in inputs if _looks_like_a_file(text) and _exists(text)), None)
+    if file is not None and len(inputs) > 1:
+        what = f"{file!r} is a file, and {len(inputs)} inputs were given: files are answered one at a time"
+        raise RequestError("USAGE", what, remedy=f"unfreeze predict {run} {file}")
     is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
@@ -393,7 +397,8 @@ def _exists(text: str) -> bool:
 
 
 def _looks_like_a_file(text: str) -> bool:
-    return Path(text).suffix.lower() in (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll") and " " not in text
+    suffixes = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".conll", ".txt")
+    return Path(text).suffix.lower() in suffixes and " " not in text
 
 
 def _print_recipe_help(schema: bool) -> None:

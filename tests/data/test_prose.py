@@ -39,17 +39,51 @@ def test_without_empty_lines_between_others_a_line_is_a_row(tmp_path: Path) -> N
     assert splits.notes == ["lines.txt is plain text, a row a line."]
 
 
-def test_files_of_plain_text_named_as_splits_are_splits(tmp_path: Path) -> None:
-    for name in ("train", "valid", "wiki.test"):
+def test_a_stray_empty_line_among_many_lines_divides_nothing(tmp_path: Path) -> None:
+    lines = [f"sentence number {i}" for i in range(300)]
+    path = written(tmp_path / "lines.txt", "\n".join([*lines[:150], "", *lines[150:]]) + "\n")
+    splits = read(path)
+    assert splits.train.column("text") == lines
+    assert splits.train.place(150) == "lines.txt:152"
+    assert splits.notes == ["lines.txt is plain text, a row a line."]
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("ptb.train", "ptb.valid", "ptb.test")])
+def test_files_of_plain_text_named_as_splits_are_splits(names: tuple[str, ...], tmp_path: Path) -> None:
+    for name in names:
+        written(tmp_path / "unpacked" / f"{name}.txt", f"{name} says.\n\nAnd more.\n")
+    for folder in (tmp_path, tmp_path / "unpacked"):  # as an archive unpacks, and inside
+        found = {name: table.column("text")[0] for name, table in read(folder).tables().items()}
+        assert found == dict(zip(("train", "validation", "test"), (f"{name} says." for name in names), strict=True))
+    (tmp_path / "unpacked" / f"{names[0]}.txt").unlink()
+    error = refused(tmp_path / "unpacked", "DATA-MISSING")
+    assert "no train rows" in error.what
+    assert f"name a file itself: {tmp_path / 'unpacked' / names[1]}.txt --set data.test=" in str(error.remedy)
+
+
+def test_titles_of_books_are_no_splits(tmp_path: Path) -> None:
+    for name in ("train-to-pakistan", "test-of-time", "emma"):
         written(tmp_path / f"{name}.txt", f"{name} says.\n\nAnd more.\n")
     splits = read(tmp_path)
-    assert {name: table.column("text")[0] for name, table in splits.tables().items()} == {
-        "train": "train says.",
-        "validation": "valid says.",
-    }
-    assert "Beside the rows, not used: wiki.test.txt." in splits.notes
-    (tmp_path / "train.txt").unlink()
-    assert "no train rows" in refused(tmp_path, "DATA-MISSING").what
+    assert (len(splits.train), splits.test) == (6, None)
+    assert splits.notes == ["3 files of plain text are read: 3 a row a paragraph."]
+
+
+def test_a_folder_that_holds_runs_hides_no_text(tmp_path: Path) -> None:
+    written(tmp_path / "novel.txt", "It rained.\n\nShe went.\n")
+    written(tmp_path / "runs" / "novel" / "plan.json", "{}")
+    assert len(read(tmp_path).train) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "John Smith\nJane Doe\nAda Byron\nGrace Hopper\nMarie Curie\nEmmy Noether\n",
+        "an old pond\na small frog\nthe water sounds\nthen silence again\nsummer rain fell\nit was before\n",
+    ],
+)
+def test_lines_of_equally_many_words_are_no_columns_of_tags(text: str, tmp_path: Path) -> None:
+    assert len(read(written(tmp_path / "names.txt", text)).train) == 6
 
 
 def test_all_plain_text_of_a_folder_is_read_but_for_what_lies_beside_data(tmp_path: Path) -> None:
@@ -58,6 +92,7 @@ def test_all_plain_text_of_a_folder_is_read_but_for_what_lies_beside_data(tmp_pa
     splits = read(tmp_path)
     assert [row.place for row in splits.train] == ["a.TXT:1", "a.TXT:3", "b.txt:1", "b.txt:3"]
     assert "Beside the rows, not used: README.txt, labels.txt." in splits.notes
+    assert "2 files of plain text are read: 2 a row a paragraph." in splits.notes
 
 
 @pytest.mark.parametrize("beside", ["pos/1.txt", "table.csv", "one.png two.png"])
@@ -74,12 +109,21 @@ def test_beside_class_folders_tables_or_pictures_a_text_file_is_no_data(tmp_path
     [
         ("a good film\tpos\na bad film\tneg\n", "2 columns with a tab", ".tsv"),
         ('{"text": "a"}\n\n{"text": "b"}\n', "JSON object", ".jsonl"),
+        ('{"text": "a", "label": "x"}\n' * 8, "JSON object", ".jsonl"),
+        ('[\n  {"text": "a"},\n  {"text": "b"}\n]\n', "it is JSON", ".json"),
+        ("text,label\na good film,pos\n", "names columns: text,label", ".csv"),
+        ('"sentence";"label"\nso so;pos\n', "names columns", ".csv"),
     ],
 )
 def test_a_table_that_is_called_txt_is_refused(tmp_path: Path, text: str, what: str, remedy: str) -> None:
     error = refused(written(tmp_path / "rows.txt", text), "DATA-FORMAT")
     assert what in error.what
     assert remedy in str(error.remedy)
+
+
+def test_indented_paragraphs_and_lists_are_prose(tmp_path: Path) -> None:
+    assert len(read(written(tmp_path / "a.txt", "\tIt was dark.\n\n\tIt rained.\n")).train) == 2
+    assert len(read(written(tmp_path / "b.txt", "Text, label and all of it.\n\nMore, and more.\n")).train) == 2
 
 
 @pytest.mark.parametrize(

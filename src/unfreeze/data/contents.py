@@ -67,7 +67,8 @@ def _refuse_link_out(path: Path, folder: Path, where: str) -> None:
         target = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a link that leads to itself; said where the file is read
         return
-    if not target.is_relative_to(_resolved(folder)):
+    # Trap: a relative folder is another one once the program has changed its working folder.
+    if not target.is_relative_to(_resolved(folder.absolute())):
         what = f"{path.name!r} is, or lies behind, a link that leads out of the data folder"
         raise DataError("DATA-LINK", what, where=where, remedy="copy the file into the folder")
 

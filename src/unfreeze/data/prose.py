@@ -1,7 +1,7 @@
 """Plain text, as people have it to go on with pretraining: a row a paragraph.
 
 A paragraph is what stands between empty lines, with its line ends as they are. A file without empty lines between
-others has a row a line.
+others, or with so few that a paragraph would have more than 50 lines, has a row a line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from unfreeze.data.columns import is_known_name
 from unfreeze.data.conll import is_column_file
 from unfreeze.data.files import Reading, check_content, lines_without_nul
 from unfreeze.data.table import Table, TableBuilder
@@ -21,6 +22,8 @@ SUFFIX = ".txt"
 BESIDE = frozenset(
     ("readme", "license", "licence", "copying", "notice", "changelog", "changes", "citation", "requirements")
 )
+# Of a paragraph, at the mean: a stray empty line among a thousand others divides nothing.
+_MOST_LINES = 50
 # So many lines tell whether a file is a table that is called .txt.
 _SAMPLE_LINES = 50
 
@@ -40,11 +43,11 @@ def read_paragraphs(path: Path, name: str, reading: Reading) -> Table:
     check_content(path, name, SUFFIX)
     lines = list(lines_without_nul(path, name, reading))
     _refuse_table(lines, name)
-    paragraphs = list(_paragraphs(lines))
-    unit = "paragraph"
-    if len(paragraphs) == 1:
-        first, line_texts = paragraphs[0]
-        paragraphs, unit = [(first + i, [line]) for i, line in enumerate(line_texts)], "line"
+    paragraphs, unit = list(_paragraphs(lines)), "paragraph"
+    filled = sum(len(part) for _, part in paragraphs)
+    if len(paragraphs) == 1 or filled > _MOST_LINES * len(paragraphs):
+        paragraphs = [(first + i, [line]) for first, part in paragraphs for i, line in enumerate(part)]
+        unit = "line"
     builder = TableBuilder(name, ["text"])
     for number, part in paragraphs:
         builder.add({"text": "".join(part).rstrip("\r\n")}, number)
@@ -63,18 +66,38 @@ def _paragraphs(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_table(lines: Sequence[str], name: str) -> None:
-    """A table with tabs, or JSON lines, would be read as prose, labels and all."""
+    """A table, or JSON, would be read as prose, labels and all."""
     sample = [line.rstrip("\r\n") for line in lines[:_SAMPLE_LINES] if line.strip()]
-    tabs = {line.count("\t") for line in sample}
+    if not sample:
+        return
+    tabs = {line.lstrip("\t").count("\t") for line in sample}  # a tab at the beginning is an indentation
+    divided = next((d for d in ",;|" if _is_header(sample[0], d) and len(sample) > 1 and d in sample[1]), None)
     if len(sample) > 1 and len(tabs) == 1 and tabs != {0}:
         what, suffix = f"every line has {tabs.pop() + 1} columns with a tab between", ".tsv"
-    elif sample and all(_is_object(line) for line in sample):
+    elif all(_is_object(line) for line in sample):
         what, suffix = "every line is a JSON object", ".jsonl"
+    elif sample[0].lstrip().startswith("[") and sample[0].lstrip(" [")[:1] in ("{", "") and _is_json(lines):
+        what, suffix = "it is JSON", ".json"
+    elif divided is not None:
+        what, suffix = f"its first line names columns: {sample[0][:60]}", ".csv"
     else:
         return
     raise DataError(
         "DATA-FORMAT", f"{name} is no plain text: {what}", where=name, remedy=f"rename it to {suffix}, and name that"
     )
+
+
+def _is_header(line: str, delimiter: str) -> bool:
+    """Whether a line names columns as people call them, and no sentence has it."""
+    names = [part.strip().strip('"') for part in line.split(delimiter)]
+    return len(names) > 1 and all(1 <= len(name.split()) <= 2 for name in names) and any(map(is_known_name, names))
+
+
+def _is_json(lines: Sequence[str]) -> bool:
+    try:
+        return isinstance(json.loads("".join(lines)), list)
+    except ValueError:
+        return False
 
 
 def _is_object(line: str) -> bool:

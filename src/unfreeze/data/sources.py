@@ -230,10 +230,9 @@ def _read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     if (masked := _with_masks(root, entries, reading, wanted)) is not None:
         return masked
     found = _split_entries(root, entries, _is_table)
-    # Among folders, train.txt may list files, or be anything.
-    texts = [] if found or any(entry.is_dir() for entry in entries) else _prose_of(root, entries)
+    texts = [] if found else _prose_of(root, entries)
     if texts:
-        found = _split_entries(root, texts, prose.is_prose)
+        found = _split_prose(root, texts)
     if not found:
         return _folder_without_splits(root, entries, texts, reading)
     if wanted not in found and "train" not in found:
@@ -264,18 +263,65 @@ def _naming_one(root: Path, found: Mapping[str, Sequence[Path]], wanted: str) ->
 
 
 def _prose_of(root: Path, entries: Sequence[Path]) -> list[Path]:
-    """Files of plain text in a folder without other data."""
+    """Files of plain text in a folder without other data: among folders, train.txt may list files, or be anything."""
     if any(media.kind_of(entry.name) is not None or _is_table(entry) for entry in entries):
+        return []
+    if any(entry.is_dir() and not _holds_runs(entry) for entry in entries):
         return []
     named = [entry for entry in entries if entry.name.casefold() not in LABEL_FILES and prose.is_prose(entry)]
     return [entry for entry in named if entry.stem.casefold() not in prose.BESIDE]
 
 
+def _holds_runs(folder: Path) -> bool:
+    """Whether a folder is what training in this one has left."""
+    return folder.name == "runs" or (folder / "plan.json").is_file()
+
+
+def _split_prose(root: Path, texts: list[Path]) -> dict[str, list[Path]]:
+    """Split name to its file of plain text: train.txt; or ptb.train.txt, where all files say which they are.
+
+    Titles of books may begin with any word.
+    """
+    plain = [text for text in texts if _split_called(_split_stem(text)) is not None]
+    if plain:
+        return _split_entries(root, plain, prose.is_prose)
+    called = {text: {_split_called(part) for part in _LONGER.split(_split_stem(text))} - {None} for text in texts}
+    if not all(len(names) == 1 for names in called.values()):
+        return {}
+    found: dict[str, list[Path]] = {}
+    for text, (name,) in called.items():
+        if name in found:
+            what = f"{found[str(name)][0].name} and {text.name} are both the {name} rows"
+            remedy = "move one of them away, or name the file itself"
+            raise DataError("DATA-FORMAT", what, where=str(root), remedy=remedy)
+        found[str(name)] = [text]
+    return {split: found[split] for split in SPLIT_NAMES if split in found}
+
+
+def _read_all(texts: Sequence[Path], reading: Reading) -> Table:
+    """Rows of files of plain text, with one note on all of them."""
+    apart = Reading(reading.encoding)
+    tables = [_read_table(text, text.name, apart) for text in texts]
+    reading.text_files += apart.text_files
+    by_line = sum(note.endswith("a row a line.") for note in apart.notes)
+    if len(texts) > 1:
+        units = [
+            f"{count:,} a row a {unit}"
+            for count, unit in ((len(texts) - by_line, "paragraph"), (by_line, "line"))
+            if count
+        ]
+        reading.notes.append(f"{len(texts):,} files of plain text are read: {', '.join(units)}.")
+    else:
+        reading.notes += apart.notes
+    return joined(tables)
+
+
 def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], reading: Reading) -> Splits:
     """The one table of a folder, its files of plain text, or its class folders."""
     if texts:
-        _note_ignored([entry for entry in entries if entry not in texts], reading)
-        return Splits(joined([_read_table(text, text.name, reading) for text in texts]), name=_name_of(root / "train"))
+        used = set(texts)
+        _note_ignored([entry for entry in entries if entry not in used], reading)
+        return Splits(_read_all(texts, reading), name=_name_of(root / "train"))
     label_names, label_files = _side_files(entries, reading)
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = _name_of(root / "train")
@@ -307,7 +353,10 @@ def _unwrapped(root: Path, reading: Reading) -> Path:
     entries = _visible(root, root)
     while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
         inside = _visible(entries[0], entries[0])
-        if _split_entries(root, entries, _is_table) or not any(entry.is_dir() or _is_table(entry) for entry in inside):
+        holds_data = any(entry.is_dir() or _is_table(entry) for entry in inside)
+        # A folder of texts alone may be a class; one whose files are called train and test is none.
+        holds_data = holds_data or bool(_split_prose(entries[0], _prose_of(entries[0], inside)))
+        if _split_entries(root, entries, _is_table) or not holds_data:
             break
         reading.notes.append(f"{root.name} holds the folder {entries[0].name} alone, which is read.")
         root, entries = entries[0], inside
@@ -541,7 +590,8 @@ def _texts(folder: Path, root: Path, reading: Reading) -> Table:
             "DATA-EMPTY",
             f"the folder {folder.name!r} has neither a table nor class folders with .txt files or pictures",
             where=str(folder),
-            remedy=f"{READABLE}; or put each class's texts or pictures into a sub-folder of its name",
+            remedy=f"{READABLE}; or put each class's texts or pictures into a sub-folder of its name; "
+            "plain text beside folders or pictures is read where the file itself is named",
         )
     _note_other_files(others, ".txt", reading)
     arrow = pa.table({"text": pa.array(texts, pa.large_string()), "label": pa.array(labels, pa.large_string())})
