@@ -298,6 +298,8 @@ def _seconds_after_training(plan: Plan, prepared: Prepared, rates: _Rates) -> fl
     beside = prepared.task.compares_with if prepared.recipe.baselines and reported else ()
     if "frozen features" in beside:
         seconds += per_row * (len(train) + reported)
+    if "untouched" in beside:
+        seconds += per_row * reported
     if "tfidf" in beside:
         seconds += _TFIDF_SECONDS_PER_CHARACTER * 4 * float(np.sum(train))
     return seconds

@@ -59,7 +59,7 @@ def measure(
         return
     split, table, found, answers = reported
     _write_summary(run, prepared, task, split, found)
-    if answers:
+    if answers and found.mistakes:
         durable.write_json(run.folder / "mistakes.json", _mistakes(task, table, found, answers))
     if prepared.recipe.baselines and task.compares_with:
         compared = _compare(prepared, task, model, table, answers, pretrained, check, say)
@@ -163,10 +163,16 @@ def _compare(
         )
         return train, test
 
+    def untouched_answers() -> list[Any]:
+        collected = _Collected(task)
+        untouched = pretrained().to(device_of(model))
+        evaluate_rows(task, untouched, table, seed=seed, intervals=False, observe=collected, check=check)
+        return collected.answers
+
     seed = prepared.recipe.seed
     beside = task.comparison(table, answers)
     compared = []
-    for name, answer in task.baselines(Material(prepared.train, table, features, seed)).items():
+    for name, answer in task.baselines(Material(prepared.train, table, features, untouched_answers, seed)).items():
         check()
         say(f"baseline: {name}")
         started = time.monotonic()

@@ -647,3 +647,52 @@ def test_two_taggers_are_compared_on_the_spans_of_the_same_rows() -> None:
     words = PairedState("tags")
     words.update([["NN", "VB"]], [["NN", "VB"]], [["NN", "NN"]])
     assert (words.value("a"), words.value("b")) == (1.0, 0.5)
+
+
+class TestPairedTokens:
+    def drawn(self, seed: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens of each row, and what two models need for them: the first less, and both more for hard rows."""
+        draw = np.random.default_rng(seed)
+        tokens = draw.integers(1, 60, rows).astype(float)
+        hard = draw.normal(0, 0.4, rows)
+        return tokens, tokens * (3.0 + hard + draw.normal(0, 0.1, rows)), tokens * (3.3 + hard)
+
+    def test_by_hand(self) -> None:
+        paired = PairedState("tokens")
+        paired.update(np.array([1.0, 3.0]), np.array([1.0, 3.0]), np.array([2.0, 6.0]))
+        assert paired.value("a") == pytest.approx(math.e)
+        assert paired.value("b") == pytest.approx(math.e**2)
+        assert paired.difference().value == pytest.approx(math.e - math.e**2)
+        assert paired.difference().metric == "perplexity"
+
+    def test_the_interval_is_that_of_the_bootstrap(self) -> None:
+        tokens, a, b = self.drawn(0, 400)
+        paired = PairedState("tokens")
+        paired.update(tokens, a, b)
+        draw, values = np.random.default_rng(1), []
+        for _ in range(3000):
+            rows = draw.integers(0, 400, 400)
+            values.append(np.exp(a[rows].sum() / tokens[rows].sum()) - np.exp(b[rows].sum() / tokens[rows].sum()))
+        low, high = np.quantile(values, (0.025, 0.975))
+        found = paired.difference()
+        assert found.value < 0
+        assert (found.low, found.high) == (pytest.approx(low, rel=0.06), pytest.approx(high, rel=0.06))
+
+    def test_in_parts_merged_and_stored_it_is_the_same(self) -> None:
+        tokens, a, b = self.drawn(2, 50)
+        whole, one, other = (PairedState("tokens") for _ in range(3))
+        whole.update(tokens, a, b)
+        one.update(tokens[:20], a[:20], b[:20])
+        other.update(tokens[20:], a[20:], b[20:])
+        one.merge(other)
+        again = through_json(one)
+        assert again.difference().low == pytest.approx(whole.difference().low)
+        assert again.difference().high == pytest.approx(whole.difference().high)
+
+    def test_the_same_twice_has_no_spread_and_says_so(self) -> None:
+        tokens, a, _ = self.drawn(3, 10)
+        paired = PairedState("tokens")
+        paired.update(tokens, a, a)
+        found = paired.difference()
+        assert (found.value, found.low, found.high) == (0, 0, 0)
+        assert "too narrow" in found.note

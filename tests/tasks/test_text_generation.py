@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,24 @@ def test_what_was_adapted_is_what_a_classifier_begins_with(models: dict[str, Pat
     shared = [n for n in before if n in after]
     assert len(shared) > 10
     assert all(torch.equal(before[n], after[n]) for n in shared)
+
+
+def test_a_run_is_set_beside_the_model_as_it_was(models: dict[str, Path], tmp_path: Path) -> None:
+    rows = [
+        {"text": f"Ada lives in {place} and rents {i} rooms there."} for i, place in enumerate(("London", "Oslo") * 15)
+    ]
+    settings = ["train.epochs=3", "train.learning_rate=1e-2", "train.max_length=8"]
+    options = {
+        "model": str(models["gpt2"]),
+        "task": "text-generation",
+        "output": tmp_path / "run",
+        "settings": settings,
+    }
+    run = unfreeze.train(rows, schedule="full", **options)
+    [untouched] = json.loads((run.folder / "baselines.json").read_text())
+    assert untouched["name"] == "untouched"
+    assert untouched["run_value"] == pytest.approx(run.metrics["eval_perplexity"], rel=1e-4)
+    assert untouched["value"] > untouched["run_value"], "it has learned"
+    assert untouched["difference"]["high"] < 0
+    assert [f.code for f in run.findings if f.code.startswith("BASE")] == ["BASE001"]
+    assert not (run.folder / "mistakes.json").exists()

@@ -63,7 +63,7 @@ class PairedState:
         problem_type: As in Hugging Face configurations: ``single_label_classification``,
             ``multi_label_classification`` or ``regression``; or ``token_classification`` for tags that name spans,
             ``tags`` for others; ``frames`` for an intent with tags; ``text`` for texts that were written; ``pixels``
-            for shares of a picture's pixels.
+            for shares of a picture's pixels; ``tokens`` for log-probabilities of a text's tokens.
         n_labels: Number of classes or labels; of no meaning for numbers, tags and texts.
 
     Raises:
@@ -116,7 +116,7 @@ class PairedState:
 
         Classification: percentile bootstrap with multinomial draws over cells of rows that are alike. Regression: the
         mean of row-wise differences has Student's interval, and nothing is drawn; below 0, a errs less. Texts: the
-        same, and above 0 a's are nearer to the true ones.
+        same, and above 0 a's are nearer to the true ones. Tokens: see `_PairedTokens`; below 0, a is less perplexed.
 
         Args:
             metric: One of `metrics`.
@@ -397,6 +397,48 @@ class _PairedPixels(_PairedNumbers):
         self.count([(checked_finite(a, "a share"), checked_finite(b, "a share"))])
 
 
+class _PairedTokens(_PairedNumbers):
+    """The negative log-probability of a row's tokens in nats, of both, and how many they are: sums and products.
+
+    Perplexity is the exponential of a ratio of sums; the interval is that of its linearisation (Cochran 1977, Sampling
+    Techniques, section 6.4; the delta method).
+    """
+
+    metrics = ("perplexity",)
+    _largest_exponent = 700.0  # of what double precision holds
+
+    def __init__(self, n_labels: int) -> None:
+        super().__init__(n_labels)
+        # tokens, a, b; and of each pair of them the products
+        self._sums = np.zeros((4, 3))
+
+    def update(self, true: Any, a: Any, b: Any) -> None:
+        """`true` holds the numbers of tokens."""
+        columns = np.stack([checked_finite(column, "a number of tokens or nats") for column in (true, a, b)])
+        self.n += columns.shape[1]
+        self._sums += np.vstack([columns.sum(axis=1), columns @ columns.T])
+
+    def value(self, system: str, metric: str) -> float:
+        nats = self._sums[0, 1 + "ab".index(system)] / max(1.0, self._sums[0, 0])
+        return math.exp(min(nats, self._largest_exponent))
+
+    def difference(self, metric: str, seed: int, level: float) -> Difference:
+        from scipy.stats import t
+
+        (tokens, *nats), products = self._sums[0], self._sums[1:]
+        ours, theirs = self.value("a", metric), self.value("b", metric)
+        value = ours - theirs
+        if self.n == 1:
+            return Difference(metric, value, value, value, 1, "one row has no spread: the interval is too narrow")
+        # Of a row, how far it moves the difference: ours (a - A tokens) - theirs (b - B tokens), A and B nats a token.
+        slope = -(ours * nats[0] - theirs * nats[1]) / tokens
+        weights = np.array([slope, ours, -theirs])
+        variance = max(0.0, float(weights @ products @ weights)) * self.n / (self.n - 1) / tokens**2
+        half = float(t.ppf((1 + level) / 2, self.n - 1)) * math.sqrt(variance)
+        note = "" if half else f"both are alike on these {self.n} rows: the interval is too narrow"
+        return Difference(metric, value, value - half, value + half, self.n, note)
+
+
 # Metrics that are the share of rows that are right.
 _SHARES_OF_ROWS = ("accuracy", "frame_accuracy")
 
@@ -409,4 +451,5 @@ _PAIRED: dict[str, type[_PairedLabels | _PairedLabelSets | _PairedNumbers]] = {
     "frames": _PairedFrames,
     "text": _PairedTexts,
     "pixels": _PairedPixels,
+    "tokens": _PairedTokens,
 }

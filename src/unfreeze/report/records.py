@@ -22,6 +22,7 @@ _SEVERITIES = ("bad", "warning", "info", "good")
 _TITLES = {
     "tfidf": "TF-IDF",
     "majority": "the majority answer",
+    "untouched": "the model as it was before",
     "lead-3": "the first three sentences",
     "copy": "the text as it was read",
 }

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from unfreeze.baselines import Baseline
 from unfreeze.data.columns import Roles, guess_roles
 from unfreeze.errors import RecipeError
-from unfreeze.metrics import TokenState
+from unfreeze.metrics import PairedState, TokenState
 from unfreeze.tasks._text import NOT_A_TARGET
-from unfreeze.tasks.base import Task
+from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ class PlainTexts(Task):
 
     auto_class: ClassVar[str]
     primary_metric: ClassVar[str] = "perplexity"
+    compares_with: ClassVar[tuple[str, ...]] = ("untouched",)
     needs_label: ClassVar[bool] = False
     splits_long_rows: ClassVar[bool] = True
 
@@ -74,6 +79,49 @@ class PlainTexts(Task):
         import transformers
 
         return getattr(transformers, self.auto_class).from_config(copy.deepcopy(config), dtype=torch.float32)
+
+    # the model's answers -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def guessed(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """The scores of the vocabulary where a token is asked for, (tokens, vocabulary), example after example."""
+
+    def metric(self) -> NextTokenMetric:
+        return NextTokenMetric(lambda outputs, batch: (self.guessed(outputs, batch), _asked(batch)))
+
+    def answers(self, outputs: torch.Tensor, batch: Batch) -> list[tuple[float, int]]:
+        """Negative log-probability of an example's tokens, in nats, summed; and how many they are."""
+        losses = F.cross_entropy(self.guessed(outputs, batch).detach().float(), _asked(batch), reduction="none")
+        counts = (batch.targets != NOT_A_TARGET).sum(-1).tolist()
+        return [(float(part.double().sum()), len(part)) for part in torch.split(losses, counts)]
+
+    def whole_answer(self, parts: Sequence[tuple[float, int]]) -> tuple[float, int]:
+        return sum(nats for nats, _ in parts), sum(count for _, count in parts)
+
+    # beside the model as it was ----------------------------------------------------------------------------------
+
+    def baselines(self, material: Material) -> dict[str, Callable[[], Baseline]]:
+        def untouched() -> Baseline:
+            started = time.perf_counter()
+            nats = np.asarray([nats for nats, _ in material.answers()])
+            return Baseline("untouched", "the model as it was before", nats, time.perf_counter() - started)
+
+        return {"untouched": untouched}
+
+    def comparison(self, table: Table, answers: Sequence[Any]) -> Callable[[Baseline], PairedState]:
+        ours, counts = np.asarray(answers, dtype=np.float64).reshape(-1, 2).T
+
+        def beside(baseline: Baseline) -> PairedState:
+            paired = PairedState("tokens")
+            paired.update(counts, ours, np.asarray(baseline.predictions))
+            return paired
+
+        return beside
+
+
+def _asked(batch: Batch) -> torch.Tensor:
+    """The true tokens, (tokens,)."""
+    return batch.targets[batch.targets != NOT_A_TARGET]
 
 
 class NextTokenMetric:

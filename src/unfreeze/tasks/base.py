@@ -81,12 +81,14 @@ class Material:
     Attributes:
         train, test: Tables.
         features: Of both, by the untouched pretrained model, (rows, width) each; computed when it is called.
+        answers: Of the untouched pretrained model to the test rows, as `Task.answers` gives them, one a row; likewise.
         seed: Of the run.
     """
 
     train: Table
     test: Table
     features: Callable[[], tuple[np.ndarray, np.ndarray]]
+    answers: Callable[[], Sequence[Any]]
     seed: int
 
 

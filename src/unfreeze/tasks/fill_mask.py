@@ -15,7 +15,7 @@ from unfreeze.errors import RecipeError, TaskError
 from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
 from unfreeze.tasks import _text
-from unfreeze.tasks._next_tokens import NextTokenMetric, PlainTexts
+from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -136,8 +136,8 @@ class FillMask(PlainTexts):
         nothing = f"(nothing to fill: no {self.processor.mask_token} in the text)"
         return Prediction(row, tokens, probability, shown=" ".join(tokens) or nothing)
 
-    def metric(self) -> NextTokenMetric:
-        return NextTokenMetric(lambda outputs, batch: (outputs, batch.targets[batch.targets != NOT_A_TARGET]))
+    def guessed(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return outputs
 
     def sample_rows(self) -> list[dict[str, Any]]:
         return [

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from unfreeze.errors import ModelError, TaskError
 from unfreeze.tasks import _text
-from unfreeze.tasks._next_tokens import NextTokenMetric, PlainTexts
+from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
@@ -164,8 +164,8 @@ class TextGeneration(PlainTexts):
     def rows_in_one(self) -> int:
         return self.beams
 
-    def metric(self) -> NextTokenMetric:
-        return NextTokenMetric(lambda outputs, batch: (outputs[:, :-1], batch.targets))
+    def guessed(self, outputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return outputs[:, :-1][batch.targets != NOT_A_TARGET]
 
     def planned(self) -> list[tuple[str, Any, str]]:
         return [("options.most_written", self._written, "tokens that an answer goes on for")]
