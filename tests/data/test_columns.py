@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unfreeze.data import Table, guess_roles, joined_texts, read
+from unfreeze.data.columns import guess_file_roles
 from unfreeze.errors import DataError
 
 TEXTS = [f"this is review number {i}, which says quite a lot" for i in range(40)]
@@ -164,6 +166,29 @@ def test_a_group_is_pointed_out_but_never_used_unasked() -> None:
     named = guess_roles(rows, group="speaker_id")
     assert "equal values stay on one side" in named.reasons["group"]
     assert named.looks_like_group is None
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("SM{speaker}_F10_A{i:03}.wav", "part 1 of the file names, 'SM0'"),
+        ("{i:03}-anna{speaker}.wav", "part 2 of the file names, 'anna0'"),
+        ("{speaker}_{i:03}.wav", None),  # numbers may be anything
+        ("take_{i:03}.wav", None),
+        ("{label}_{i:03}.wav", None),  # the label in other words
+        ("x{i:03}.wav", None),
+    ],
+)
+def test_a_part_of_file_names_that_looks_like_a_group_is_pointed_out(
+    name: str, part: str | None, tmp_path: Path
+) -> None:
+    lines = ["file_name,label"]
+    for i in range(40):
+        label = ("angry", "sad")[i // 2 % 2]
+        lines.append(f"{name.format(speaker=i % 6, i=i, label=label)},{label}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = guess_file_roles(read(tmp_path / "list.csv").train, "audio").reasons.get("group")
+    assert (found or "").startswith(part) if part else found is None
 
 
 def test_objects_and_lists_are_not_guessed_unless_their_name_is_a_label() -> None:

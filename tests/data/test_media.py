@@ -152,7 +152,10 @@ def test_a_stray_table_beside_class_folders_is_not_the_data(shop: Path) -> None:
     assert len(splits.train) == 4
     assert any("not used: notes.csv" in note for note in splits.notes)
     (shop / "labels.csv").write_text("image,label\nhat/1.png,x\nshoe/2.png,y\n")
-    assert values(read(shop).train, "label") == ["x", "y"], "a table that names the pictures is"
+    splits = read(shop)
+    assert values(splits.train, "label") == ["x", "y"], "a table that names the pictures is"
+    assert "Files that labels.csv does not name are not used: 2." in splits.notes
+    assert not any("hat/" in note for note in splits.notes), "the folders are used"
 
 
 def test_metadata_that_is_read_is_not_said_to_be_unused(shop: Path) -> None:

@@ -11,8 +11,10 @@ Every choice comes with a sentence that says why.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -221,6 +223,44 @@ def point_out_group(
     return _point_out_group(profiles, tuple(name for name in taken if name), group, reasons)
 
 
+# Of what file names have in common; shorter ones say nothing, and many parts are no persons.
+_FEWEST_FILES, _LARGEST_SHARE_OF_FILES, _MOSTLY = 20, 1 / 3, 0.8
+
+
+def point_out_names(table: Table, files: str, label: str | None, reasons: dict[str, str]) -> None:
+    """Say it where the names of files have a part that comes again and again, as that of a speaker or a patient does.
+
+    A part is what stands between ``_``, ``-``, dots and spaces. It has letters, most of its values occur twice or more,
+    and with several labels: what always has the same one says the label in other words.
+
+    Args:
+        files: The column with the names.
+        label: The column with the labels, None where there are none.
+        reasons: Gets a sentence, unless it has one on a group.
+    """
+    names = [value for value in table.column(files) if isinstance(value, str)] if len(table) >= _FEWEST_FILES else []
+    if "group" in reasons or len(names) < len(table):
+        return
+    parts = [re.split(r"[_\-. ]+", PurePosixPath(name).stem) for name in names]
+    labels = [str(value) for value in table.column(label)] if label is not None else [str(i) for i in range(len(names))]
+    for place in range(min(map(len, parts))):
+        values = [row[place] for row in parts]
+        counts, seen = Counter(values), set(zip(values, labels, strict=True))
+        crossing = sum(count > 1 for count in Counter(value for value, _ in seen).values())
+        if (
+            1 < len(counts) <= _LARGEST_SHARE_OF_FILES * len(values)
+            and sum(count for count in counts.values() if count > 1) >= _MOSTLY * len(values)
+            and all(any(c.isalpha() for c in value) for value in counts)
+            and 2 * crossing > len(counts)
+        ):
+            reasons["group"] = (
+                f"part {place + 1} of the file names, {values[0]!r} in {PurePosixPath(names[0]).name!r}, has "
+                f"{len(counts):,} values and looks like a group: written into a column of metadata.csv, "
+                "--set data.group=COLUMN keeps its rows on one side"
+            )
+            return
+
+
 def _first_known(table: Table, names: Sequence[str], without: Sequence[str | None]) -> str | None:
     free = {_key(column): column for column in table.columns if column not in without}
     return next((free[name] for name in names if name in free), None)
@@ -254,7 +294,9 @@ def guess_file_roles(
     reasons: dict[str, str] = {}
     read = file_column(table, kind, named, reasons)
     profiles = {name: _profile(table, name) for name in table.columns if name not in file_columns(table, kind)}
-    return _with_label(table, profiles, (read,), named_label, group, needs_label, reasons)
+    roles = _with_label(table, profiles, (read,), named_label, group, needs_label, reasons)
+    point_out_names(table, read, roles.label if isinstance(roles.label, str) else None, roles.reasons)
+    return roles
 
 
 def file_column(

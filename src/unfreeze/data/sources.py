@@ -331,8 +331,13 @@ def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], r
     if len(tables) == 1:
         which = "only table in the folder" if kind is None else f"table that names the {FILE_NOUNS[kind]}"
         reading.notes.append(f"{tables[0].name} is the {which}.")
-        _note_ignored([e for e in entries if e not in label_files | {tables[0]}], reading)
-        return Splits(_read_table(tables[0], tables[0].name, reading), name=name, label_names=label_names)
+        table = _read_table(tables[0], tables[0].name, reading)
+        unused = [e for e in entries if e not in label_files | {tables[0]}]
+        if kind is not None:
+            unused = [e for e in unused if not e.is_dir() and media.kind_of(e.name) != kind]
+            _note_unnamed(table, kind, root, tables[0].name, reading)
+        _note_ignored(unused, reading)
+        return Splits(table, name=name, label_names=label_names)
     if tables:
         raise DataError(
             "DATA-MISSING",
@@ -346,6 +351,15 @@ def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], r
         unused = [e for e in unused if e.name != media.METADATA and media.kind_of(e.name) != kind]
     _note_ignored(unused, reading)
     return Splits(table, name=name, label_names=label_names)
+
+
+def _note_unnamed(table: Table, kind: media.Kind, root: Path, where: str, reading: Reading) -> None:
+    """Count the files of a kind that a table beside them does not name."""
+    named = {str(value) for column in file_columns(table, kind) for value in table.column(column)}
+    present = [p for p in _files_below(root, root, Reading(reading.encoding)) if media.kind_of(p.name) == kind]
+    unnamed = sum(path.relative_to(root).as_posix() not in named for path in present)
+    if unnamed:
+        reading.notes.append(f"Files that {where} does not name are not used: {unnamed:,}.")
 
 
 def _unwrapped(root: Path, reading: Reading) -> Path:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from unfreeze.data.columns import Roles, file_column, file_columns, named_of_files, point_out_group, transcript_column
+from unfreeze.data.columns import (
+    Roles,
+    file_column,
+    file_columns,
+    named_of_files,
+    point_out_group,
+    point_out_names,
+    transcript_column,
+)
 from unfreeze.data.quality import places_shown
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
@@ -89,6 +97,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
                 raise DataError("DATA-COLUMN", what, remedy="--set data.label=COLUMN")
             reasons["label"] = f"{label!r} holds the transcripts"
         alike = point_out_group(table, (*known, label), group, reasons)
+        point_out_names(table, sound, label, reasons)
         return Roles(text=(sound,), label=label, group=group, reasons=reasons, looks_like_group=alike)
 
     def spelled(self, text: str) -> str:
