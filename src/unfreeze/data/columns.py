@@ -251,7 +251,7 @@ def point_out_names(table: Table, files: str, label: str | None, reasons: dict[s
             1 < len(counts) <= _LARGEST_SHARE_OF_FILES * len(values)
             and sum(count for count in counts.values() if count > 1) >= _MOSTLY * len(values)
             and all(any(c.isalpha() for c in value) for value in counts)
-            and 2 * crossing > len(counts)
+            and 5 * crossing > len(counts)
         ):
             reasons["group"] = (
                 f"part {place + 1} of the file names, {values[0]!r} in {PurePosixPath(names[0]).name!r}, has "
