@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import unfreeze
 from unfreeze.data.sources import read
-from unfreeze.errors import DataError, TaskError
+from unfreeze.errors import DataError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
 from unfreeze.tasks._tagged_words import NOT_A_TARGET, _windows
@@ -265,7 +265,7 @@ def test_ids_are_names_where_the_data_names_them() -> None:
 
 def test_a_row_without_tags_cannot_be_trained_on(model: Path) -> None:
     task = bound(model, ROWS)
-    with pytest.raises(TaskError, match="no tags"):
+    with pytest.raises(DataError, match="no tags"):
         task.encode(Row(0, {"tokens": ["Ada"], "tags": None}, "x:1"), train=True)
 
 

@@ -185,7 +185,7 @@ class ClassificationTask(Task):
         """A label is not looked at unless it is needed: rows to predict may have any column of that name."""
         target = self.targets.target(row, self.roles.label) if train else None
         if target is None and train:
-            raise TaskError("TASK", f"the row has no label in column {self.roles.label!r}", where=row.place)
+            raise DataError("DATA-LABEL", f"there is no label in column {self.roles.label!r}", where=row.place)
         return target
 
     def _batch(self, inputs: dict[str, torch.Tensor], examples: Sequence[Example], size_tokens: int) -> Batch:

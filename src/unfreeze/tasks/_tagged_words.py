@@ -183,7 +183,7 @@ class TagsWords(Task):
         words = self._words_of(row)
         tags = self.space.target(row, self._label, len(words)) if train else None
         if train and tags is None:
-            raise TaskError("TASK", f"the row has no tags in column {self._label!r}", where=row.place)
+            raise DataError("DATA-LABEL", f"there are no tags in column {self._label!r}", where=row.place)
         before, after = _text.frame_of(self.processor)
         room = self.max_length - len(before) - len(after)
         ids, starts = self._tokens(words, room, row.place)

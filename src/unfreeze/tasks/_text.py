@@ -61,7 +61,7 @@ def tokenize(row: Row, columns: Sequence[str], tokenizer: Any, max_length: int) 
     Raises:
         DataError: E-DATA-ROW for a missing text or one with characters that no encoding has.
     """
-    texts = [_text_of(row, column) for column in columns]
+    texts = [text_of(row, column) for column in columns]
     pair = "\n".join(texts[1:]) if len(texts) > 1 else None
     try:
         encoded = tokenizer(
@@ -99,7 +99,7 @@ def windows(row: Row, column: str, tokenizer: Any, max_length: int) -> list[dict
         return [inputs]
     before, after = frame_of(tokenizer)
     room = max_length - len(before) - len(after)
-    encoded = tokenizer(_text_of(row, column), add_special_tokens=False, return_attention_mask=False, verbose=False)
+    encoded = tokenizer(text_of(row, column), add_special_tokens=False, return_attention_mask=False, verbose=False)
     ids = np.asarray(encoded["input_ids"], dtype=np.int32)
     shared = room // 8
     count = 1 + math.ceil((len(ids) - room) / (room - shared))
@@ -124,7 +124,12 @@ def _is_cut(encoded: Any, text: str, pair: str | None, tokenizer: Any, max_lengt
     return len(tokenizer(text, pair, return_attention_mask=False, verbose=False)["input_ids"]) > max_length
 
 
-def _text_of(row: Row, column: str) -> str:
+def text_of(row: Row, column: str) -> str:
+    """What a row says in a column.
+
+    Raises:
+        DataError: E-DATA-ROW.
+    """
     value = row.values.get(column)
     if value is None:
         raise DataError("DATA-ROW", f"there is no text in column '{column}'", where=row.place)

@@ -59,9 +59,7 @@ class FillMask(PlainTexts):
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         tokenizer, (column, *_) = self.processor, self.roles.text
-        text = row.values.get(column)
-        if not isinstance(text, str):
-            raise TaskError("TASK", f"there is no text in column '{column}'", where=row.place)
+        text = _text.text_of(row, column)
         ids = np.asarray(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
         before, after = _text.frame_of(tokenizer)
         room = self.max_length - len(before) - len(after)

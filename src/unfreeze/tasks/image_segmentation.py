@@ -432,7 +432,7 @@ class ImageSegmentation(ReadsFiles):
             column = str(self.roles.label)
             path, digest = contents.path_of(row, column), contents.digest_of(row, column)
             if digest is None:
-                what = f"the row has no mask in column {column!r}"
+                what = f"there is no mask in column {column!r}"
                 raise DataError("DATA-LABEL", what, where=row.place, remedy="give it one, or leave the row out")
             held = contents.content_of(row, column) if path is None else None
             mask = FileSource(path, held, digest, _place_of_mask(row, column))

@@ -280,7 +280,7 @@ class QuestionAnswering(Task):
         question, context = (_text_in(row, column) for column in self.roles.text)
         answers = _answers_in(row, str(self.roles.label)) if train else None
         if train and answers is None:
-            raise TaskError("TASK", f"the row has no answers in column {self.roles.label!r}", where=row.place)
+            raise DataError("DATA-LABEL", f"there are no answers in column {self.roles.label!r}", where=row.place)
         characters = _place_of_answer(row, context, answers) if answers else None
         windows, is_cut = self._windows(question, context, row.place)
         return [

@@ -88,9 +88,7 @@ class TextGeneration(PlainTexts):
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         tokenizer, (column, *_) = self.processor, self.roles.text
-        text = row.values.get(column)
-        if not isinstance(text, str):
-            raise TaskError("TASK", f"there is no text in column '{column}'", where=row.place)
+        text = _text.text_of(row, column)
         ids = [int(token) for token in tokenizer(text, verbose=False)["input_ids"]]
         if not train:
             kept = ids[-(self.max_length - self._written) :] or [self._end()]
