@@ -155,6 +155,9 @@ def test_a_stray_table_beside_class_folders_is_not_the_data(shop: Path) -> None:
     splits = read(shop)
     assert values(splits.train, "label") == ["x", "y"], "a table that names the pictures is"
     assert "Files that labels.csv does not name are not used: 2." in splits.notes
+    (shop / "beside").symlink_to("/")
+    assert len(read(shop).train) == 2, "what is not read is not judged"
+    (shop / "beside").unlink()
     assert not any("hat/" in note for note in splits.notes), "the folders are used"
 
 

@@ -356,7 +356,10 @@ def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], r
 def _note_unnamed(table: Table, kind: media.Kind, root: Path, where: str, reading: Reading) -> None:
     """Count the files of a kind that a table beside them does not name."""
     named = {str(value) for column in file_columns(table, kind) for value in table.column(column)}
-    present = [p for p in _files_below(root, root, Reading(reading.encoding)) if media.kind_of(p.name) == kind]
+    try:
+        present = [p for p in _files_below(root, root, Reading(reading.encoding)) if media.kind_of(p.name) == kind]
+    except DataError:
+        return  # links out of the folder and the like, which nobody has asked to be read
     unnamed = sum(path.relative_to(root).as_posix() not in named for path in present)
     if unnamed:
         reading.notes.append(f"Files that {where} does not name are not used: {unnamed:,}.")
