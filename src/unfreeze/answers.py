@@ -13,8 +13,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from unfreeze import api
-from unfreeze.errors import DataError, ResourceError, TaskError
-from unfreeze.report.wording import visible
+from unfreeze.errors import DataError, ResourceError, TaskError, visible
 from unfreeze.run import Run
 from unfreeze.types import Prediction
 

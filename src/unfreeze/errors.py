@@ -27,6 +27,7 @@ Example:
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 # One line a foreseen failure; the key is the code without its leading "E-". Sorted by family.
@@ -114,18 +115,27 @@ class UnfreezeError(Exception):
             lines.append(f"  where: {self.where}")
         if self.remedy:
             lines.append("  do:    " + self.remedy.replace("\n", "\n         "))
-        return _printable("\n".join(lines))
+        return "\n".join(map(visible, "\n".join(lines).split("\n")))
 
     __str__ = block
 
 
-def _printable(text: str) -> str:
-    """With escapes for what a terminal would act on, or turn round: names of files may hold anything.
+# Words of Persian and Indic scripts, and many emoji, are wrong without them.
+_JOINERS = "\u200c\u200d"
+_UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
-    The two joiners stay, without which words of Persian and Indic scripts are wrong.
+
+def visible(value: object) -> str:
+    """Text in which everything can be seen: control, direction and half characters as escapes, on one line.
+
+    Names of files may hold anything, and a terminal acts on some of it.
+
+    >>> visible("a\\x1b[31m\\u202eb")
+    'a\\\\x1b[31m\\\\u202eb'
     """
     return "".join(
-        c if c.isprintable() or c in "\n\u200c\u200d" else c.encode("unicode_escape").decode("ascii") for c in text
+        c if c in _JOINERS or unicodedata.category(c) not in _UNSHOWN else c.encode("unicode_escape").decode("ascii")
+        for c in str(value)
     )
 
 

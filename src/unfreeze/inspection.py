@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from unfreeze.data.sources import read
-from unfreeze.errors import DataError, UnfreezeError
+from unfreeze.errors import DataError, UnfreezeError, visible
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
-from unfreeze.report.wording import visible
 from unfreeze.types import Batch, Example
 
 _SHOWN_CHARACTERS = 160

@@ -39,13 +39,14 @@ def is_column_file(path: Path) -> bool:
     except OSError:
         return False
     lines = start.split(b"\n")
-    fields = [len(line.split()) for line in (lines[:-1] if len(start) == _SAMPLE_BYTES else lines)]
-    filled = [count for count in fields if count]
-    if not (len(filled) >= _FEWEST_LINES and set(filled) <= {filled[0]} and 2 <= filled[0] <= _MOST_COLUMNS):
+    whole = lines[:-1] if len(start) == _SAMPLE_BYTES else lines
+    rows = [fields for line in whole if (fields := line.split())]
+    widths = {len(fields) for fields in rows}
+    if len(rows) < _FEWEST_LINES or len(widths) > 1 or not 2 <= max(widths) <= _MOST_COLUMNS:
         return False
     # Tags come again and again; the last words of verses, names or objects of JSON do not.
-    last = [line.split()[-1] for line in lines if line.split()]
-    return 4 * len(set(last)) <= 3 * len(last) and not last[0].endswith(b"}")
+    tags = [fields[-1] for fields in rows]
+    return 4 * len(set(tags)) <= 3 * len(tags) and not tags[0].endswith(b"}")
 
 
 def read_columns(path: Path, name: str, reading: Reading) -> Table:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unfreeze.data.columns import is_known_name
 from unfreeze.data.conll import is_column_file
 from unfreeze.data.files import Reading, check_content, lines_without_nul
-from unfreeze.data.table import Table, TableBuilder
+from unfreeze.data.table import Table, TableBuilder, joined
 from unfreeze.errors import DataError
 
 SUFFIX = ".txt"
@@ -37,6 +38,28 @@ def read_paragraphs(path: Path, name: str, reading: Reading) -> Table:
     """Rows with one column, ``text``; a row's place is its first line.
 
     Raises:
+        DataError: See `_read`.
+    """
+    table, unit = _read(path, name, reading)
+    reading.notes.append(f"{name} is plain text, a row a {unit}.")
+    return table
+
+
+def read_all(paths: Sequence[Path], reading: Reading) -> Table:
+    """The rows of several files as of one, with one note on all of them."""
+    if len(paths) == 1:
+        return read_paragraphs(paths[0], paths[0].name, reading)
+    tables, units = zip(*(_read(path, path.name, reading) for path in paths), strict=True)
+    counts = Counter(units)
+    shown = ", ".join(f"{counts[unit]:,} a row a {unit}" for unit in ("paragraph", "line") if counts[unit])
+    reading.notes.append(f"{len(paths):,} files of plain text are read: {shown}.")
+    return joined(tables)
+
+
+def _read(path: Path, name: str, reading: Reading) -> tuple[Table, str]:
+    """A file's rows, and whether they are paragraphs or lines.
+
+    Raises:
         DataError: E-DATA-FORMAT for a table or JSON lines under this name; E-DATA-EMPTY without text; E-DATA-ROW for a
             NUL character; as `read_file` for encodings.
     """
@@ -53,8 +76,7 @@ def read_paragraphs(path: Path, name: str, reading: Reading) -> Table:
         builder.add({"text": "".join(part).rstrip("\r\n")}, number)
     if not paragraphs:
         raise DataError("DATA-EMPTY", f"{name} holds no text", where=name)
-    reading.notes.append(f"{name} is plain text, a row a {unit}.")
-    return builder.finish()
+    return builder.finish(), unit
 
 
 def _paragraphs(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:

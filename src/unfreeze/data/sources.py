@@ -284,7 +284,7 @@ def _split_prose(root: Path, texts: list[Path]) -> dict[str, list[Path]]:
     """
     plain = [text for text in texts if _split_called(_split_stem(text)) is not None]
     if plain:
-        return _split_entries(root, plain, prose.is_prose)
+        return _split_entries(root, plain, lambda text: True)
     called = {text: {_split_called(part) for part in _LONGER.split(_split_stem(text))} - {None} for text in texts}
     if not all(len(names) == 1 for names in called.values()):
         return {}
@@ -298,30 +298,12 @@ def _split_prose(root: Path, texts: list[Path]) -> dict[str, list[Path]]:
     return {split: found[split] for split in SPLIT_NAMES if split in found}
 
 
-def _read_all(texts: Sequence[Path], reading: Reading) -> Table:
-    """Rows of files of plain text, with one note on all of them."""
-    apart = Reading(reading.encoding)
-    tables = [_read_table(text, text.name, apart) for text in texts]
-    reading.text_files += apart.text_files
-    by_line = sum(note.endswith("a row a line.") for note in apart.notes)
-    if len(texts) > 1:
-        units = [
-            f"{count:,} a row a {unit}"
-            for count, unit in ((len(texts) - by_line, "paragraph"), (by_line, "line"))
-            if count
-        ]
-        reading.notes.append(f"{len(texts):,} files of plain text are read: {', '.join(units)}.")
-    else:
-        reading.notes += apart.notes
-    return joined(tables)
-
-
 def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], reading: Reading) -> Splits:
     """The one table of a folder, its files of plain text, or its class folders."""
     if texts:
         used = set(texts)
         _note_ignored([entry for entry in entries if entry not in used], reading)
-        return Splits(_read_all(texts, reading), name=_name_of(root / "train"))
+        return Splits(prose.read_all(texts, reading), name=_name_of(root / "train"))
     label_names, label_files = _side_files(entries, reading)
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = _name_of(root / "train")
@@ -397,7 +379,7 @@ def _read_table(path: Path, name: str, reading: Reading) -> Table:
     """Rows of a file, whatever kind of table it is."""
     if conll.is_column_file(path):
         return conll.read_columns(path, name, reading)
-    if prose.is_prose(path):
+    if path.suffix.casefold() == prose.SUFFIX:
         return prose.read_paragraphs(path, name, reading)
     return media.resolved(read_file(path, name, reading), path.absolute().parent)
 
@@ -412,7 +394,7 @@ def _split_entries(root: Path, entries: list[Path], holds_rows: Callable[[Path],
     for split, names in SPLIT_NAMES.items():
         group = [e for e in entries if _split_stem(e) in names and (e.is_dir() or holds_rows(e))]
         # train-v1.1.json, dev_2020.csv: where no file has the plain name.
-        group = group or [e for e in entries if holds_rows(e) and _LONGER.split(_split_stem(e), maxsplit=1)[0] in names]
+        group = group or [e for e in entries if _LONGER.split(_split_stem(e), maxsplit=1)[0] in names and holds_rows(e)]
         if len(group) > 1 and not all(_SHARD.search(entry.stem) for entry in group):
             raise DataError(
                 "DATA-FORMAT",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze import durable
+from unfreeze.errors import visible
 from unfreeze.report import plots, wording
 from unfreeze.report.records import PhaseRecord, RecordingRecord, Records
 from unfreeze.run import Run
@@ -78,7 +79,7 @@ def environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader("unfreeze.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=lambda value: value if isinstance(value, Markup) else wording.visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unfreeze import durable
+from unfreeze.errors import visible
 from unfreeze.report import wording
 from unfreeze.report.build import model_name
 from unfreeze.report.records import SPLIT_NAMES, Records
@@ -100,7 +101,7 @@ def metadata(records: Records) -> str:
         found["base_model"] = records.model
     found["tags"] = ["unfreeze"]
     if results := _model_index_results(records):
-        found["model-index"] = [{"name": wording.visible(records.run.name), "results": results}]
+        found["model-index"] = [{"name": visible(records.run.name), "results": results}]
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -113,10 +114,10 @@ def _model_index_results(records: Records) -> list[dict[str, Any]]:
     values = {k: v for k, v in records.metrics.items() if v is not None}
     if headline is None or not values:
         return []
-    name = wording.visible(_data_name(records))
+    name = visible(_data_name(records))
     return [
         {
-            "task": {"type": wording.visible(records.task)},
+            "task": {"type": visible(records.task)},
             "dataset": {
                 "name": name,
                 "type": re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data",
@@ -169,7 +170,7 @@ def inert(value: object) -> Markup:
 
     if isinstance(value, Markup):
         return value
-    marked = _MARKDOWN.sub(lambda match: "\\" + match[0], wording.visible(value))
+    marked = _MARKDOWN.sub(lambda match: "\\" + match[0], visible(value))
     # Trap: the escaper writes quotes as numbered entities, which are ugly in a text file and needless outside tags.
     return Markup(str(escape(marked)).replace("&#39;", "'").replace("&#34;", '"'))
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unfreeze.errors import visible
 from unfreeze.report.records import Comparison, PhaseRecord, Timeline
-from unfreeze.report.wording import LOWER_IS_BETTER, SHARES, metric_name, shortened, visible
+from unfreeze.report.wording import LOWER_IS_BETTER, SHARES, metric_name, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from unfreeze.errors import visible
 from unfreeze.report.findings import next_attempts
 from unfreeze.report.records import Comparison, Records
-from unfreeze.report.wording import figure, metric_name, shortened, visible, without_paths
+from unfreeze.report.wording import figure, metric_name, shortened, without_paths
 from unfreeze.run import Run
 
 _FINDINGS_SHOWN = 2

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from unfreeze.errors import visible
 
 # Shown as percentages, their differences as points.
 SHARES = (
@@ -59,32 +60,15 @@ METRIC_NAMES = {
     "written_words": "words written",
     "rmse": "root mean squared error",
 }
-_JOINERS = "\u200c\u200d"  # words of Persian and Indic scripts, and many emoji, are wrong without them
-_UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _ABSOLUTE_PATH = re.compile(r"(?:(?<![\w.:/\\~])/|(?<![A-Za-z])[A-Za-z]:[\\/])(?:[^\s/\\:;,'\"<>|]+[/\\])+")
 
 
 # foreign text
 
 
-def visible(value: object) -> str:
-    """Text in which everything can be seen: control, direction and half characters as escapes, on one line.
-
-    >>> visible("a\\x1b[31m\\u202eb")
-    'a\\\\x1b[31m\\\\u202eb'
-    """
-    return "".join(_visible_character(c) for c in str(value))
-
-
 def visible_lines(value: object) -> list[str]:
     """`visible`, but line by line."""
     return [visible(line) for line in re.split(r"\r\n|\n|\r", str(value))]
-
-
-def _visible_character(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in _UNSHOWN:
-        return character
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def shortened(text: str, length: int = 240) -> str:
