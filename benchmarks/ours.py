@@ -90,11 +90,13 @@ def fine_tune_answers(job: Job, meter: Meter, output: Path) -> Any:
         )
 
 
-def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Any:
-    """Train the head alone with `unfreeze.train`; the texts of the rows are files of pictures."""
+def fine_tune_pictures(job: Job, meter: Meter, output: Path, *, head_alone: bool = False) -> Any:
+    """Train all weights or the head with `unfreeze.train`; the texts of the rows are files of pictures."""
     from unfreeze.api import train
 
-    phase = {"span": "head", "epochs": f"{job.epochs} epochs", "head_learning_rate": job.rate, "warmup_fraction": 0}
+    phase = _as_the_peer(job)
+    if head_alone:
+        phase = {"span": "head", **{k: phase[k] for k in ("epochs", "head_learning_rate", "warmup_fraction")}}
     with _metered(meter):
         return train(
             [{"image": row.text, "label": row.label} for row in job.rows],

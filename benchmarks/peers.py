@@ -262,11 +262,15 @@ def _span(offsets: Sequence[tuple[int, int]], of_text: Sequence[bool], row: Ques
     return (first[-1], last[0]) if first and last else (0, 0)
 
 
-def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Callable[[Sequence[str]], list[str]]:
-    """Train the head alone on pictures, which are decoded and brought to the model's size once and then kept in memory.
+def fine_tune_pictures(
+    job: Job, meter: Meter, output: Path, *, head_alone: bool = False
+) -> Callable[[Sequence[str]], list[str]]:
+    """Train all weights on pictures as the example script does, or the head alone.
 
-    The example script does that in every epoch; this is the better of the two for the peer. Reading them counts as
-    training, as it does for unfreeze, which records while it reads.
+    All weights see a part of each picture drawn anew in every epoch, mirrored or not. For the head alone the whole
+    pictures are decoded and brought to the model's size once, and then kept in memory: the script does that in every
+    epoch; this is the better of the two for the peer. Reading them counts as training, as it does for unfreeze, which
+    records while it reads.
 
     Returns:
         What answers files of pictures, in order.
@@ -279,14 +283,16 @@ def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Callable[[Sequen
     model = transformers.AutoModelForImageClassification.from_pretrained(
         job.model, num_labels=len(job.labels), ignore_mismatched_sizes=True, dtype="float32"
     )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("classifier."))
     arguments = _arguments(job, output, by_length=False, max_steps=-1)
     meter.watch(model)
     with meter:
-        pixels = _pixels([row.text for row in job.rows], processor)
-        numbers = [job.labels.index(row.label) for row in job.rows]
-        rows = [{"pixel_values": p, "labels": n} for p, n in zip(pixels, numbers, strict=True)]
+        files, numbers = [row.text for row in job.rows], [job.labels.index(row.label) for row in job.rows]
+        rows: Any = _drawn_anew(files, numbers, processor)
+        if head_alone:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.startswith("classifier."))
+            pixels = _pixels(files, processor)
+            rows = [{"pixel_values": p, "labels": n} for p, n in zip(pixels, numbers, strict=True)]
         trainer = transformers.Trainer(model, arguments, train_dataset=rows)
         trainer.train()
     trainer.save_model()
@@ -298,6 +304,48 @@ def fine_tune_pictures(job: Job, meter: Meter, output: Path) -> Callable[[Sequen
         return [job.labels[int(n)] for part in parts for n in part.logits.argmax(-1)]
 
     return answer
+
+
+# Of a picture, what a part drawn from it covers at least, and how much wider than high it may be, or higher than wide.
+_SMALLEST_PART, _WIDEST_PART = 0.08, 4 / 3
+
+
+def _drawn_anew(files: Sequence[str], numbers: Sequence[int], processor: Any) -> Any:
+    """Rows of a picture's part, brought to the model's size, and of its class: the usual augmentation of photographs.
+
+    Szegedy et al. 2015, section 6, as torchvision's RandomResizedCrop and RandomHorizontalFlip have it.
+    """
+    import math
+    import random
+
+    import torch
+    from PIL import Image, ImageOps
+
+    draw = random.Random(torch.initial_seed())
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    pictures = [Image.open(file).convert("RGB") for file in files]
+
+    def part(picture: Any) -> Any:
+        for _ in range(10):
+            area = picture.width * picture.height * draw.uniform(_SMALLEST_PART, 1)
+            shape = math.exp(draw.uniform(-math.log(_WIDEST_PART), math.log(_WIDEST_PART)))
+            width, height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if width <= picture.width and height <= picture.height:
+                left, top = draw.randint(0, picture.width - width), draw.randint(0, picture.height - height)
+                picture = picture.crop((left, top, left + width, top + height))
+                break
+        picture = picture.resize((size["width"], size["height"]), Image.Resampling.BILINEAR)
+        return ImageOps.mirror(picture) if draw.random() < 0.5 else picture
+
+    class Drawn(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            whole = processor(images=part(pictures[i]), do_resize=False, do_center_crop=False, return_tensors="pt")
+            return {"pixel_values": whole["pixel_values"][0], "labels": numbers[i]}
+
+    return Drawn()
 
 
 def _pixels(files: Sequence[str], processor: Any) -> Any:

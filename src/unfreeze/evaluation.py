@@ -38,6 +38,8 @@ class Evaluation:
         details: Per class, confusion, calibration: plain data.
         mistakes: The rows the model was most surprised by, worst first: row, surprise.
         rows, rows_cut: How many rows were seen, and how many of them exceed the model's limit.
+        metrics_of_new, new_rows: The metrics of the rows that are not among those known to the model, and how many they
+            are; None where all rows are new, or none.
         seconds: Of the pass.
         metric: The state itself, to choose thresholds on.
     """
@@ -51,6 +53,8 @@ class Evaluation:
     rows_cut: int
     seconds: float
     metric: Metric = field(repr=False)
+    metrics_of_new: dict[str, float | None] | None = None
+    new_rows: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the state, with Hugging Face's names for the times."""
@@ -63,6 +67,7 @@ class Evaluation:
             "samples_per_second": round(self.rows / max(self.seconds, 1e-9), 3),
             "intervals": {k: list(v) for k, v in self.intervals.items()},
             "details": self.details,
+            "without_known": None if self.metrics_of_new is None else {**self.metrics_of_new, "samples": self.new_rows},
         }
 
 
@@ -76,6 +81,7 @@ def evaluate_examples(
     model: torch.nn.Module,
     examples: Iterable[Example],
     *,
+    known: Iterable[Example] | None = None,
     source: Rows | None = None,
     budget_tokens: int | None = None,
     precision: str = "fp32",
@@ -91,6 +97,7 @@ def evaluate_examples(
         task: Bound.
         model: Put into eval mode; batches go where its weights are.
         examples: A list or a stream.
+        known: More of them, which the model was trained on: the metrics are given without them, too.
         source: Makes batches of them and gives the loss; default: the rows as they are.
         budget_tokens: Of one batch, padding included; None: what is quick on the model's device.
         precision: ``fp32``, ``bf16`` or ``fp16``.
@@ -110,18 +117,26 @@ def evaluate_examples(
     if writer is not None:
         budget_tokens = max(1, budget_tokens // task.rows_in_one)
     rows = source or Rows(task, ())
-    for batch, outputs, terms in _forward(rows, model, examples, budget_tokens, precision, counts, writer):
-        metric.update(outputs, batch)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value
-        for row, surprise in zip(batch.rows, task.surprise(outputs, batch), strict=False):
-            heapq.heappush(worst, (float(surprise), int(row)))
-            if len(worst) > MISTAKES_KEPT:
-                heapq.heappop(worst)
-        if observe is not None:
-            observe(outputs, batch)
-        if check is not None:
-            check()
+
+    def see(part: Iterable[Example]) -> None:
+        for batch, outputs, terms in _forward(rows, model, part, budget_tokens, precision, counts, writer):
+            metric.update(outputs, batch)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value
+            for row, surprise in zip(batch.rows, task.surprise(outputs, batch), strict=False):
+                heapq.heappush(worst, (float(surprise), int(row)))
+                if len(worst) > MISTAKES_KEPT:
+                    heapq.heappop(worst)
+            if observe is not None:
+                observe(outputs, batch)
+            if check is not None:
+                check()
+
+    see(examples)
+    new_rows, of_new = counts["rows"], None
+    if known is not None:
+        of_new = metric.compute() if new_rows else None
+        see(known)
     return Evaluation(
         loss=_total_loss(sums),
         metrics=metric.compute(),
@@ -132,6 +147,8 @@ def evaluate_examples(
         rows_cut=counts["cut"],
         seconds=time.monotonic() - started,
         metric=metric,
+        metrics_of_new=of_new,
+        new_rows=new_rows,
     )
 
 

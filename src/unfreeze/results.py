@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -52,13 +52,15 @@ def measure(
             continue
         say(f"evaluating {len(table):,} {'validation' if split == 'eval' else 'test'} rows")
         collected = _Collected(task)
-        found = _evaluated(task, model, table, rows_of, seed=prepared.recipe.seed, observe=collected, check=check)
+        known = frozenset(prepared.data_facts.shared_rows.get("validation" if split == "eval" else split, ()))
+        settings = {"seed": prepared.recipe.seed, "observe": collected, "check": check}
+        found = _evaluated(task, model, table, known, rows_of, **settings)
         run.write_results(split, found.to_json())
         reported = (split, table, found, collected.answers)
     if reported is None:
         return
     split, table, found, answers = reported
-    _write_summary(run, prepared, task, split, found)
+    _write_summary(run, task, split, found)
     if answers and found.mistakes:
         durable.write_json(run.folder / "mistakes.json", _mistakes(task, table, found, answers))
     if prepared.recipe.baselines and task.compares_with:
@@ -67,13 +69,23 @@ def measure(
 
 
 def _evaluated(
-    task: Task, model: torch.nn.Module, table: Table, rows_of: Callable[[Rows], Rows] | None, **settings: Any
+    task: Task,
+    model: torch.nn.Module,
+    table: Table,
+    known: Set[int],
+    rows_of: Callable[[Rows], Rows] | None,
+    **settings: Any,
 ) -> Evaluation:
-    if rows_of is None:
+    """Of a table some of whose rows are known to the model: these come last, so that there are figures without them."""
+    if rows_of is not None:
+        rows = rows_of(Rows(task, [e for row in table for e in task.encode(row, train=True)]))
+        with rows.open():
+            new, seen = ([e for e in rows.examples if (e.row in known) is of_known] for of_known in (False, True))
+            return evaluate_examples(task, model, new, known=seen if known else None, source=rows, **settings)
+    if not known:
         return evaluate_rows(task, model, table, **settings)
-    rows = rows_of(Rows(task, [e for row in table for e in task.encode(row, train=True)]))
-    with rows.open():
-        return evaluate_examples(task, model, rows.examples, source=rows, **settings)
+    others = (e for row in table if row.index in known for e in task.encode(row, train=True))
+    return evaluate_rows(task, model, (row for row in table if row.index not in known), known=others, **settings)
 
 
 class _Collected:
@@ -103,7 +115,7 @@ def _by_row(features: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
     return np.add.reduceat(features, starts) / np.asarray([[e.parts] for e in examples if e.part == 0])
 
 
-def _write_summary(run: Run, prepared: Prepared, task: Task, split: str, found: Evaluation) -> None:
+def _write_summary(run: Run, task: Task, split: str, found: Evaluation) -> None:
     metric = task.headline_metric
     train = run.results("train")
     labels = list(task.targets.labels) if task.targets is not None else []
@@ -115,11 +127,19 @@ def _write_summary(run: Run, prepared: Prepared, task: Task, split: str, found: 
         "labels": labels,
         "selected_on_same_rows": split == "eval",
         "samples": found.rows,
+        "without_known": _without_known(found, metric),
         "steps": train.get("train_steps"),
         "seconds": train.get("train_runtime"),
         "epochs": train.get("train_epochs"),
     }
     durable.write_json(run.folder / "summary.json", summary)
+
+
+def _without_known(found: Evaluation, metric: str) -> dict[str, Any] | None:
+    """The headline's figure on the rows that are not among the training rows; None where there are no two figures."""
+    if found.metrics_of_new is None:
+        return None
+    return {"rows": found.new_rows, "value": found.metrics_of_new.get(metric)}
 
 
 def _mistakes(task: Task, table: Table, found: Evaluation, answers: list[Any]) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ class DataFacts:
         splits: Split name to its facts.
         shared: "train and test" to the rows of the second whose text is in the first, places as "test.csv:5 =
             train.csv:9".
-        shared_rows: Split name to the indices of its rows whose text is in an earlier split: for scores without them.
+        shared_rows: Split name to the indices of its rows whose text is in the training rows: for scores without them.
         shared_groups: "train and test" to how many different values of the group's column the second has, and how many
             of them the first has, too; of a column that looks like a group where none was named.
         group: That column, None where there is none.
@@ -436,7 +436,7 @@ def _compare_texts(
             for earlier, pair in enumerate(pairs):
                 if digest in first_of[earlier]:
                     pair.add(f"{table.place(i)} = {places[earlier](first_of[earlier][digest])}")
-            if any(digest in digests for digests in first_of):
+            if number and digest in first_of[0]:
                 shared.append(i)
             if i < len(row_labels) and not is_missing(row_labels[i]):
                 label = _label_key(row_labels[i])
@@ -444,7 +444,7 @@ def _compare_texts(
                     found.conflicts.add(table.place(i))
         first_of.append(first)
         split.characters = _quantiles(lengths) if found.noun == "texts" else {}
-        if number:
+        if number and names[0] == "train":
             found.shared_rows[name] = np.asarray(shared, dtype=np.int64)
 
 

@@ -331,6 +331,13 @@ def _shared_rows(records: Records) -> Finding | None:
         "the model may remember rather than understand."
     )
     evidence = {"split": name, "shared": shared, "rows": rows, "places": list(found.get("places") or [])}
+    without = records.summary.get("without_known") or {}
+    if is_number(without.get("value")) and records.headline is not None:
+        metric, value, of_all = records.headline.metric, without["value"], records.headline.value
+        evidence |= {"rows_without": without.get("rows"), "metric": metric, "value": value, "value_of_all": of_all}
+        sentence += (
+            f" {metric_name(metric).capitalize()}: {figure(metric, of_all)}, without them {figure(metric, value)}."
+        )
     advice = "take these rows out of one of the two files; unfreeze inspect DATA lists them"
     return Finding("DUP001", "warning" if share > SHARED_LIMIT else "info", sentence, evidence, advice)
 
