@@ -234,10 +234,21 @@ def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None
     assert caught.value.code == "DATA-LINK"
 
 
-def test_boxes_are_no_classes(tmp_path: Path) -> None:
-    picture(tmp_path / "JPEGImages" / "1.png")
-    (tmp_path / "Annotations").mkdir()
-    with pytest.raises(DataError, match="object detection"):
+@pytest.mark.parametrize(
+    ("folder", "side_file", "layout"),
+    [
+        ("JPEGImages", "Annotations/1.xml", "VOC"),
+        ("images", "coco/instances_train.json", "COCO"),
+        ("train2017", "annotations/instances_train2017.json", "COCO"),
+        ("train", "instances_train.json", "COCO"),
+        ("train", "train/_annotations.coco.json", "COCO"),
+    ],
+)
+def test_boxes_are_no_classes(tmp_path: Path, folder: str, side_file: str, layout: str) -> None:
+    picture(tmp_path / folder / "1.png")
+    (tmp_path / side_file).parent.mkdir(exist_ok=True)
+    (tmp_path / side_file).write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=f"{layout}'s .* object detection"):
         read(tmp_path)
 
 

@@ -46,6 +46,7 @@ class TestConversion:
     def test_sixteen_bits_are_scaled_and_not_clipped(self) -> None:
         deep = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
         assert [pixel(saved(deep), x)[0] for x in range(3)] == [0, 127, 255]
+        assert [pixel(saved(deep, transparency=32768), x)[0] for x in range(3)] == [0, 255, 255]
 
     def test_one_bit_grey_and_cmyk_become_rgb(self) -> None:
         assert pixel(saved(Image.new("1", (2, 2), 1))) == (255, 255, 255)
@@ -75,8 +76,8 @@ class TestConversion:
 
     def test_of_several_frames_the_first(self) -> None:
         frames = [Image.new("L", (2, 2), shade) for shade in (10, 200)]
-        for kind in ("GIF", "TIFF"):
-            assert pixel(saved(frames[0], kind, save_all=True, append_images=frames[1:]))[0] == 10
+        for kind in ("GIF", "TIFF", "WEBP", "PNG"):
+            assert pixel(saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True))[0] == 10
 
     @pytest.mark.parametrize("size", [(1, 1), (2, 1), (20_000, 1)])
     def test_thin_pictures_are_pictures(self, size: tuple[int, int]) -> None:
@@ -92,6 +93,7 @@ class TestRefusals:
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
             (b"RIFF....WAVE", "sound"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 40, "HEIC or AVIF"),
             (b"8BPS\x00\x01", "none of those read"),
             (b"\x89PNG\r\n\x1a\n" + b"\x00" * 40, "cannot be read"),
         ],
@@ -103,7 +105,7 @@ class TestRefusals:
         assert caught.value.where == "shop/7.jpg"
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
-    @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+    @pytest.mark.parametrize("share", [0.25, 0.5, 0.9, 0.99])
     def test_a_truncated_file_is_refused(self, kind: str, share: float) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
         data = saved(Image.fromarray(noise), kind)

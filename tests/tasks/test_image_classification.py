@@ -255,6 +255,31 @@ def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path
     assert (tmp_path / "three.csv").read_text(encoding="utf-8").splitlines()[1].startswith(f",a,{said_of[0].label},")
 
 
+def test_a_turned_picture_is_the_same_in_training_evaluation_and_service(
+    shop: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a camera writes it: pixels on their side, and a note that they are."""
+    upright, turned = tmp_path / "upright", tmp_path / "turned"
+    for file in sorted(shop.glob("*/*.png")):
+        for folder in (upright, turned):
+            (folder / file.parent.name).mkdir(parents=True, exist_ok=True)
+        # Not alike when turned: a bright corner.
+        picture = Image.open(file).convert("RGB").resize((40, 24))
+        picture.paste((255, 255, 255), (0, 0, 10, 6))
+        picture.save(upright / file.parent.name / file.name)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        on_its_side = picture.transpose(Image.Transpose.ROTATE_90)
+        on_its_side.save(turned / file.parent.name / file.name, exif=exif)
+    runs = [trained(data, models["vit"], tmp_path / f"of-{data.name}", "train.epochs=1") for data in (upright, turned)]
+    first, second = (dict(run.predictor.model.named_parameters()) for run in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    figures = [unfreeze.evaluate(runs[0].folder, data)["eval_loss"] for data in (upright, turned)]
+    assert figures[0] == figures[1]
+    said = [[a.probability for a in runs[0].predict(sorted(map(str, d.glob("*/*.png"))))] for d in (upright, turned)]
+    assert said[0] == said[1]
+
+
 def test_a_resumed_run_is_the_unbroken_one(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
     settings = ["train.checkpoint_steps=3"]
     whole = trained(shop, models["resnet"], tmp_path / "whole", *settings, schedule="gradual")

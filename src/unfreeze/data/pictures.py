@@ -99,7 +99,10 @@ def _rgb(picture: Image.Image, place: str) -> Image.Image:
     if picture.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
         grey = np.asarray(picture).astype(np.int64)
         deep = picture.mode != "I" or int(grey.max(initial=0)) > 255
-        picture = Image.fromarray((grey // 257 if deep else grey).clip(0, 255).astype(np.uint8))
+        shades = (grey // 257 if deep else grey).clip(0, 255).astype(np.uint8)
+        if isinstance(transparent := picture.info.get("transparency"), int):
+            shades[grey == transparent] = _GROUND[0]
+        picture = Image.fromarray(shades)
     elif picture.mode == "F":
         raise _refused("its pixels are floating-point numbers, whose range is not known", place)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
@@ -117,6 +120,8 @@ def _looks_like(data: bytes) -> str:
         return "SVG or XML"
     if head.startswith(b"%!ps"):
         return "PostScript"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
+        return "HEIC or AVIF, which is not read; save it as JPEG"
     if head.startswith(b"riff"):
         return "sound" if head[8:12] == b"wave" else ""
     return "sound" if head.startswith((b"flac", b"id3")) else ""

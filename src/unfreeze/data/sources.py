@@ -605,7 +605,8 @@ def _note_other_files(others: Mapping[str, int], wanted: str, reading: Reading) 
 
 def _media_rows(folder: Path, root: Path, reading: Reading, kind: media.Kind) -> Table:
     """Rows of pictures or sound: as metadata.csv lists them, by class folder, or without a class."""
-    _refuse_boxes(folder)
+    for place in dict.fromkeys((folder, root)):
+        _refuse_boxes(place)
     files: dict[str, Path] = {}
     others: dict[str, int] = {}
     for path in _files_below(folder, root, reading):
@@ -655,12 +656,16 @@ def _file_name(path: Path, root: Path) -> str:
     return name
 
 
+# As its authors lay them out, as they are copied, and as Roboflow exports them.
+_COCO_FILES = ("instances_*.json", "annotations/instances_*.json", "coco/instances_*.json", "_annotations.coco.json")
+
+
 def _refuse_boxes(folder: Path) -> None:
     """Say it where pictures come with boxes or masks: they are no classes."""
     names = {entry.name.casefold() for entry in folder.iterdir()}
     if "annotations" in names and "jpegimages" in names:
         kind = "VOC's layout of boxes"
-    elif any((folder / name).is_dir() and any((folder / name).glob("instances_*.json")) for name in ("coco", ".")):
+    elif any(any(folder.glob(pattern)) for pattern in _COCO_FILES):
         kind = "COCO's files of boxes"
     else:
         return
