@@ -16,8 +16,8 @@ import numpy as np
 from unfreeze import tasks
 from unfreeze.data.columns import FILE_NOUNS, Roles
 from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts, unlabelled_rows, without_broken
-from unfreeze.data.sources import Splits, read
-from unfreeze.data.splits import divide
+from unfreeze.data.sources import read
+from unfreeze.data.splits import Splits, divide
 from unfreeze.data.table import Table
 from unfreeze.errors import DataError, ModelError, RecipeError
 from unfreeze.models.catalog import RECOMMENDED

@@ -139,5 +139,5 @@ def test_a_decoder_cannot_fill_masks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
 def test_a_share_that_masks_nothing_or_everything_is_refused(fraction: float) -> None:
-    with pytest.raises(RecipeError, match="between 0 and 1"):
+    with pytest.raises(TaskError, match="between 0 and 1"):
         FillMask(masked_fraction=fraction)

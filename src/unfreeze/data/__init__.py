@@ -2,8 +2,9 @@
 
 ::
 
-    read ──> Splits of Table ──> guess_roles ──> check_rows ──> divide ──> facts
-    sources  files, table        columns         quality        splits     quality
+    read ──────────────────────> Splits of Table ──> guess_roles ──> check_rows ──> divide ──> facts
+    sources: folders, files,     splits, table       columns         quality        splits     quality
+    objects
 """
 
 from unfreeze.data.columns import Roles, guess_roles, joined_texts
@@ -17,8 +18,8 @@ from unfreeze.data.quality import (
     normalised,
     unlabelled_rows,
 )
-from unfreeze.data.sources import Splits, read
-from unfreeze.data.splits import Division, divide
+from unfreeze.data.sources import read
+from unfreeze.data.splits import Division, Splits, divide
 from unfreeze.data.table import Table
 
 __all__ = [

@@ -1,18 +1,63 @@
-"""Dividing rows into train, validation and test: stratified, groups and duplicates whole, the same on every machine."""
+"""The parts of a data set, and dividing rows into them: stratified, groups and duplicates whole, everywhere alike."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unfreeze.data.table import Table
 from unfreeze.errors import DataError
 from unfreeze.randomness import generator
 
+SPLIT_NAMES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
 Indices = NDArray[np.int64]
+
+
+@dataclass
+class Splits:
+    """The rows of a data set, divided as they were found.
+
+    Attributes:
+        train: Rows to train on, or the only rows there are.
+        validation: Rows to choose weights by, where there are any.
+        test: Rows to report on, where there are any.
+        name: A short name for the run: ``reviews``.
+        label_names: Names of the classes in order, from a side file or a `datasets` feature; ids index into it.
+        notes: Sentences: what was recognised, ignored, assumed.
+    """
+
+    train: Table
+    validation: Table | None = None
+    test: Table | None = None
+    name: str = "data"
+    label_names: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def tables(self) -> dict[str, Table]:
+        """The splits that there are, by name."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: table for name, table in found.items() if table is not None}
+
+    def changed(self, change: Callable[[Table], Table]) -> Splits:
+        """The same splits, each table changed."""
+        tables: dict[str, Any] = {name: change(table) for name, table in self.tables().items()}
+        return replace(self, **tables)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all values of all splits and the label names."""
+        parts = {name: table.fingerprint for name, table in self.tables().items()}
+        return hashlib.sha256(json.dumps([parts, self.label_names]).encode()).hexdigest()
 
 
 @dataclass

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from unfreeze.data.sounds import check, decode, facts_of
-from unfreeze.errors import TaskError
 from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads
+from unfreeze.tasks.base import is_number
 from unfreeze.types import Example
 
 # A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
@@ -70,14 +70,9 @@ def tokens_of(seconds: float) -> int:
 AST_SECONDS_PER_FRAME = 0.01  # of its filter banks (Gong et al. 2021, arXiv 2104.01778, section 2.1)
 
 
-def check_seconds(value: Any) -> None:
-    """Refuse an option that is no length of time.
-
-    Raises:
-        TaskError: E-TASK.
-    """
-    if value is not None and not (isinstance(value, int | float) and not isinstance(value, bool) and value > 0):
-        raise TaskError("TASK", f"seconds is a length of time, not {value!r}", where="options.seconds")
+def is_duration(value: Any) -> bool:
+    """Whether an option is a length of time, or left to the plan."""
+    return value is None or (is_number(value) and value > 0)
 
 
 class HearsFiles(ReadsFiles):

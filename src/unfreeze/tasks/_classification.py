@@ -20,7 +20,7 @@ from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, 
 from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
 from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._trained_before import continued
-from unfreeze.tasks.base import Material, Task
+from unfreeze.tasks.base import Material, Task, is_number
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -58,10 +58,9 @@ class ClassificationTask(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        share = self.label_smoothing
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            what = f"label_smoothing is a share from 0 to below 1, not {share!r}"
-            raise TaskError("TASK", what, where="options.label_smoothing", remedy="--set train.label_smoothing=0.1")
+        is_share = is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1
+        remedy = "--set train.label_smoothing=0.1"
+        self.check_option("label_smoothing", is_share, "a share from 0 to below 1", remedy)
 
     @property
     def averages_windows(self) -> bool:

@@ -24,7 +24,7 @@ from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.errors import DataError, TaskError
 from unfreeze.randomness import generator
 from unfreeze.tasks._classification import ClassificationTask
-from unfreeze.tasks.base import Task
+from unfreeze.tasks.base import Task, is_whole
 from unfreeze.types import Example, Row
 
 if TYPE_CHECKING:
@@ -85,12 +85,9 @@ class ReadsFiles(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.augmentation not in ("auto", "always", "none"):
-            what = f"augmentation is 'auto', 'always' or 'none', not {self.augmentation!r}"
-            raise TaskError("TASK", what, where="options.augmentation")
-        if isinstance(self.views, bool) or not isinstance(self.views, int) or not 1 <= self.views <= MOST_VIEWS:
-            what = f"views is a whole number from 1 to {MOST_VIEWS}, not {self.views!r}"
-            raise TaskError("TASK", what, where="options.views")
+        is_known = self.augmentation in ("auto", "always", "none")
+        self.check_option("augmentation", is_known, "'auto', 'always' or 'none'")
+        self.check_option("views", is_whole(self.views, 1, MOST_VIEWS), f"a whole number from 1 to {MOST_VIEWS}")
         if self.views > 1 and self.augmentation != "auto":
             why = "in which rows are not varied" if self.augmentation == "none" else "in which nothing is recorded"
             what = f"views are of recorded rows, and options.augmentation is '{self.augmentation}', {why}"
@@ -181,7 +178,7 @@ class ReadsFiles(Task):
 
     def row_values(self, item: Any, place: str) -> dict[str, Any]:
         """A file, its bytes, or an object of it."""
-        from unfreeze.data.sources import plain_file
+        from unfreeze.data.objects import plain_file
 
         return {self.column: plain_file(item, place, self.noun)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ from unfreeze.metrics import PairedState, TextState, TokenState
 from unfreeze.metrics.texts import are_same
 from unfreeze.tasks import _next_tokens, _text
 from unfreeze.tasks._text import NOT_A_TARGET, Written
-from unfreeze.tasks.base import Material, Task
+from unfreeze.tasks.base import Material, Task, is_number, is_whole
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -107,19 +106,13 @@ class WritingTask(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.prefix, str):
-            remedy = "in quotes inside of quotes: --set 'options.prefix=\"summarize: \"'"
-            raise TaskError("TASK", f"prefix is a text, not {self.prefix!r}", where="options.prefix", remedy=remedy)
-        penalty = self.length_penalty
-        if isinstance(penalty, bool) or not isinstance(penalty, int | float) or not math.isfinite(penalty):
-            raise TaskError("TASK", f"length_penalty is a number, not {penalty!r}", where="options.length_penalty")
+        remedy = "in quotes inside of quotes: --set 'options.prefix=\"summarize: \"'"
+        self.check_option("prefix", isinstance(self.prefix, str), "a text", remedy)
+        self.check_option("length_penalty", is_number(self.length_penalty), "a number")
         for name, least in (("most_written", 2), ("beams", 1), ("no_repeat_ngram_size", 0)):
-            value = getattr(self, name)
-            if value is None and name == "most_written":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                what = f"{name} is a whole number from {least} on, not {value!r}"
-                raise TaskError("TASK", what, where=f"options.{name}")
+            is_left = name == "most_written" and self.most_written is None
+            is_right = is_left or is_whole(getattr(self, name), least)
+            self.check_option(name, is_right, f"a whole number from {least} on")
         if self.beams > MOST_BEAMS:
             what = f"{self.beams} beams are {self.beams} times the work of one; at most {MOST_BEAMS} are followed"
             raise TaskError("TASK", what, where="options.beams", remedy="--set options.beams=8")

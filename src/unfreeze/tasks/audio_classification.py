@@ -42,7 +42,7 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _audio.check_seconds(self.seconds)
+        self.check_option("seconds", _audio.is_duration(self.seconds), "a length of time")
 
     # the model ---------------------------------------------------------------------------------------------------
 

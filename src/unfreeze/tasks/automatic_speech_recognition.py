@@ -69,13 +69,10 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _audio.check_seconds(self.seconds)
-        if self.spelling not in ("plain", "as written"):
-            what = f"spelling is 'plain' or 'as written', not {self.spelling!r}"
-            raise TaskError("TASK", what, where="options.spelling")
-        if self.language is not None and not isinstance(self.language, str):
-            what = f"language is a code such as 'en', not {self.language!r}"
-            raise TaskError("TASK", what, where="options.language", remedy="--set options.language=en")
+        self.check_option("seconds", _audio.is_duration(self.seconds), "a length of time")
+        self.check_option("spelling", self.spelling in ("plain", "as written"), "'plain' or 'as written'")
+        is_code = self.language is None or isinstance(self.language, str)
+        self.check_option("language", is_code, "a code such as 'en'", "--set options.language=en")
 
     # what the rows hold ------------------------------------------------------------------------------------------
 

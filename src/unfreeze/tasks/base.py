@@ -15,6 +15,7 @@ is the same code in training, evaluation, report and serving. The bound state is
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -23,14 +24,14 @@ import numpy as np
 
 from unfreeze.data.columns import Roles, joined_texts
 from unfreeze.data.quality import is_missing
-from unfreeze.errors import DataError, RecipeError, did_you_mean
+from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.types import Batch, Example, LossOutput, Prediction, Row
 
 if TYPE_CHECKING:
     import torch
 
     from unfreeze.baselines import Baseline
-    from unfreeze.data.sources import Table
+    from unfreeze.data.table import Table
     from unfreeze.metrics import PairedState
     from unfreeze.models.loading import LoadedModel, ModelSource
     from unfreeze.recipe import DataRecipe
@@ -93,6 +94,16 @@ class Material:
 
 
 @dataclasses.dataclass
+def is_whole(value: Any, least: int, most: float = math.inf) -> bool:
+    """Whether an option is a whole number of a range; YAML's ``true`` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: Any) -> bool:
+    """Whether an option is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 class Task(ABC):
     """Base of all tasks; the fields of a subclass are its options.
 
@@ -166,6 +177,16 @@ class Task(ABC):
         from unfreeze.models import catalog
 
         return f"builtin:{self.modality}" if self.modality in catalog.BUILTIN and not self.generates else None
+
+    def check_option(self, name: str, is_right: bool, rule: str, remedy: str | None = None) -> None:
+        """Refuse an option whose value breaks its rule, which goes on "... is".
+
+        Raises:
+            TaskError: E-TASK.
+        """
+        if not is_right:
+            what = f"{name} is {rule}, not {getattr(self, name)!r}"
+            raise TaskError("TASK", what, where=f"options.{name}", remedy=remedy)
 
     # binding -----------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.errors import RecipeError, TaskError
+from unfreeze.errors import TaskError
 from unfreeze.models.layers import backbone_of
 from unfreeze.randomness import generator
 from unfreeze.tasks import _text
 from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
+from unfreeze.tasks.base import is_number
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class FillMask(PlainTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.masked_fraction < 1:
-            raise RecipeError("RECIPE-VALUE", "masked_fraction lies between 0 and 1", where="options.masked_fraction")
+        is_share = is_number(self.masked_fraction) and 0 < self.masked_fraction < 1
+        self.check_option("masked_fraction", is_share, "a share between 0 and 1")
 
     def load_processor(self, source: ModelSource) -> Any:
         tokenizer = super().load_processor(source)

@@ -46,13 +46,11 @@ class ImageClassification(FileClassification):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mix not in ("none", "mixup", "cutmix"):
-            raise TaskError("TASK", f"mix is 'none', 'mixup' or 'cutmix', not {self.mix!r}", where="options.mix")
+        self.check_option("mix", self.mix in ("none", "mixup", "cutmix"), "'none', 'mixup' or 'cutmix'")
         if self.mix != "none" and self.augmentation == "none":
             what = f"{self.mix} varies rows, and options.augmentation is 'none'"
             raise TaskError("TASK", what, where="options.mix", remedy="leave one of the two away")
-        if not isinstance(self.mirror, bool):
-            raise TaskError("TASK", f"mirror is true or false, not {self.mirror!r}", where="options.mirror")
+        self.check_option("mirror", isinstance(self.mirror, bool), "true or false")
 
     def check_file(self, data: bytes, place: str) -> None:
         decode(data, place)

@@ -23,7 +23,7 @@ from unfreeze.metrics import PairedState, SegmentationState
 from unfreeze.metrics.segmentation import confusion
 from unfreeze.tasks import _image
 from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads, recorded_as
-from unfreeze.tasks.base import Material
+from unfreeze.tasks.base import Material, is_number, is_whole
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -172,26 +172,18 @@ class ImageSegmentation(ReadsFiles):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.mirror, bool):
-            raise TaskError("TASK", f"mirror is true or false, not {self.mirror!r}", where="options.mirror")
-        share = self.dropout
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-            what = f"dropout is a share from 0 to below 1, not {share!r}"
-            raise TaskError("TASK", what, where="options.dropout")
-        if isinstance(self.output_stride, bool) or self.output_stride not in (None, 8, 16):
-            what = f"output_stride is 8 or 16, not {self.output_stride!r}"
-            raise TaskError("TASK", what, where="options.output_stride")
+        self.check_option("mirror", isinstance(self.mirror, bool), "true or false")
+        is_share = is_number(self.dropout) and 0 <= self.dropout < 1
+        self.check_option("dropout", is_share, "a share from 0 to below 1")
+        self.check_option("output_stride", self.output_stride in (None, 8, 16), "8 or 16")
         sides = self.size
-        if sides is not None and not (
-            isinstance(sides, list)
-            and len(sides) == 2
-            and all(isinstance(side, int) and not isinstance(side, bool) and 16 <= side <= 4096 for side in sides)
-        ):
-            what = f"size is a height and a width from 16 to 4096, not {sides!r}"
-            raise TaskError("TASK", what, where="options.size", remedy="--set 'options.size=[256, 320]'")
-        if not isinstance(self.ignore, list):
-            what = f"ignore is a list of names or numbers, not {self.ignore!r}"
-            raise TaskError("TASK", what, where="options.ignore", remedy="--set 'options.ignore=[sky]'")
+        is_right = sides is None or (
+            isinstance(sides, list) and len(sides) == 2 and all(is_whole(side, 16, 4096) for side in sides)
+        )
+        rule = "a height and a width from 16 to 4096"
+        self.check_option("size", is_right, rule, "--set 'options.size=[256, 320]'")
+        rule = "a list of names or numbers"
+        self.check_option("ignore", isinstance(self.ignore, list), rule, "--set 'options.ignore=[sky]'")
 
     @property
     def default_model(self) -> None:

@@ -17,7 +17,7 @@ from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.answers import AnswerState, scores
 from unfreeze.tasks import _text
 from unfreeze.tasks._parts import WholeRows
-from unfreeze.tasks.base import Task
+from unfreeze.tasks.base import Task, is_whole
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -150,12 +150,9 @@ class QuestionAnswering(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("stride", "longest_answer"):
-            value = getattr(self, name)
-            if value is None and name == "stride":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise TaskError("TASK", f"{name} is a number of tokens, not {value!r}", where=f"options.{name}")
+        is_right = self.stride is None or is_whole(self.stride, 1)
+        self.check_option("stride", is_right, "a number of tokens")
+        self.check_option("longest_answer", is_whole(self.longest_answer, 1), "a number of tokens")
 
     # what the columns are ----------------------------------------------------------------------------------------
 

@@ -44,8 +44,7 @@ class TextClassification(ClassificationTask):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.windows, bool):
-            raise TaskError("TASK", f"windows is true or false, not {self.windows!r}", where="options.windows")
+        self.check_option("windows", isinstance(self.windows, bool), "true or false")
 
     def load_processor(self, source: ModelSource) -> Any:
         tokenizer = super().load_processor(source)

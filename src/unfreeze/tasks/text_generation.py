@@ -14,6 +14,7 @@ from unfreeze.errors import ModelError, TaskError
 from unfreeze.tasks import _text
 from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
+from unfreeze.tasks.base import is_whole
 from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
 
 if TYPE_CHECKING:
@@ -48,12 +49,9 @@ class TextGeneration(PlainTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("most_written", "beams"):
-            value = getattr(self, name)
-            if value is None and name == "most_written":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise TaskError("TASK", f"{name} is a whole number from 1 on, not {value!r}", where=f"options.{name}")
+        is_right = self.most_written is None or is_whole(self.most_written, 1)
+        self.check_option("most_written", is_right, "a whole number from 1 on")
+        self.check_option("beams", is_whole(self.beams, 1), "a whole number from 1 on")
 
     # the model ---------------------------------------------------------------------------------------------------
 
