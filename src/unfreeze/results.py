@@ -125,6 +125,7 @@ def _write_summary(run: Run, task: Task, split: str, found: Evaluation) -> None:
         "value": found.metrics.get(metric),
         "interval": list(found.intervals[metric]) if metric in found.intervals else None,
         "labels": labels,
+        "legend": task.legend,
         "selected_on_same_rows": split == "eval",
         "samples": found.rows,
         "without_known": _without_known(found, metric),

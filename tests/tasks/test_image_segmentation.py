@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -124,6 +125,9 @@ def test_trained_it_finds_the_boxes_and_transformers_agrees(
     page = run.report().read_text()
     assert "mean IoU" in page
     assert "data:image/jpeg;base64," in page, "pictures under their masks"
+    legend = re.findall(r'fill="(#[0-9a-f]{6})"/></svg> <bdi>(\w+)</bdi>', page)
+    assert [name for _, name in legend] == ["ground", "box"]
+    assert legend[0][0] != legend[1][0]
     again = run.evaluate(street)
     assert again["eval_mean_iou"] == pytest.approx(run.metrics["test_mean_iou"])
     assert AutoModelForSemanticSegmentation.from_pretrained(run.model_folder).config.id2label == {0: "ground", 1: "box"}

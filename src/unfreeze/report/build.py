@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 _TEXT_LENGTH = 400
 # What a mistake may show beside its text; nothing else becomes the source of an image.
+_COLOUR = re.compile(r"#[0-9a-f]{6}")
 _PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*")
 _ROWS_OF_CLASSES_IN_ORDER = 20
 
@@ -61,6 +62,7 @@ def render(records: Records) -> str:
         confusion=_confusion(records),
         calibration=_calibration(records),
         mistakes=_mistakes(records),
+        legend=_legend(records),
         data=_data(records),
         phases=_phases(records),
         run_facts=list(_run_facts(records)),
@@ -179,6 +181,12 @@ def _mistakes(records: Records) -> list[dict[str, str]]:
         }
         for m in records.mistakes
     ]
+
+
+def _legend(records: Records) -> list[tuple[str, str]]:
+    """What the colours in the pictures of mistakes stand for, and the colours."""
+    stored = records.summary.get("legend") or []
+    return [(str(name), str(colour)) for name, colour in stored if _COLOUR.fullmatch(str(colour))]
 
 
 def _data(records: Records) -> dict[str, Any]:

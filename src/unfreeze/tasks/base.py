@@ -457,6 +457,11 @@ class Task(ABC):
         """A row's inputs, and an answer that is drawn, as a small picture, a data URI; empty where they are none."""
         return ""
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """What the colours of `thumbnail` stand for, each with its colour as ``#rrggbb``; empty where it has none."""
+        return []
+
     def input_shown(self, example: Example) -> str:
         """An example's inputs as a person reads them."""
         from unfreeze.tasks import _text

@@ -576,6 +576,14 @@ class ImageSegmentation(ReadsFiles):
         both.paste(_overlay(small, np.asarray(answer.small)), (small.width + 4, 0))
         return thumbnail(both, pixels=2 * _OVERLAY_PIXELS)
 
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        colours = _colours()[: len(self.targets.labels)].tolist()
+        return [
+            (name, f"#{red:02x}{green:02x}{blue:02x}")
+            for name, (red, green, blue) in zip(self.targets.labels, colours, strict=True)
+        ]
+
     def surprise(self, outputs: torch.Tensor, batch: Batch) -> np.ndarray:
         """Mean negative log-probability of the true classes of a picture's pixels, in nats, (batch,)."""
         classes = batch.targets.classes.long()
@@ -653,11 +661,16 @@ def _accuracy(true: np.ndarray, said: np.ndarray | int) -> float:
     return float(((true == said) & counted).sum() / counted.sum()) if counted.any() else 1.0
 
 
-def _overlay(picture: Image.Image, classes: np.ndarray) -> Image.Image:
-    """A picture under the colours of its classes; pixels without one stay as they are."""
+def _colours() -> np.ndarray:
+    """Of each class, (256, 3) uint8."""
     hues = (np.arange(256) * 0.381966) % 1.0  # the golden section: neighbours differ
     colours = np.stack([hues * 255, np.full(256, 200.0), np.full(256, 235.0)], axis=-1).astype(np.uint8)
-    table = np.asarray(Image.fromarray(colours[None], "HSV").convert("RGB"))[0]
+    return np.asarray(Image.fromarray(colours[None], "HSV").convert("RGB"))[0]
+
+
+def _overlay(picture: Image.Image, classes: np.ndarray) -> Image.Image:
+    """A picture under the colours of its classes; pixels without one stay as they are."""
+    table = _colours()
     pixels, is_class = np.asarray(picture, dtype=np.float32), (classes != masks.NOT_A_CLASS)[..., None]
     mixed = np.where(is_class, (1 - _OVERLAY_SHARE) * pixels + _OVERLAY_SHARE * table[classes], pixels)
     return Image.fromarray(mixed.astype(np.uint8))
