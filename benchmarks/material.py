@@ -155,7 +155,8 @@ def read(name: str, split: str) -> list[LabelledText]:
 
         rows = pyarrow.parquet.read_table(file, columns=[text, label]).to_pylist()
     elif file.suffix == ".jsonl":
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        with open(file, encoding="utf-8") as handle:
+            rows = [json.loads(line) for line in handle]
     else:
         with open(file, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
@@ -285,7 +286,7 @@ def with_head(job: Job, folder: Path) -> Job:
     import torch
     import transformers
 
-    is_text = (job.model / "tokenizer_config.json").is_file()
+    is_text = not (job.model / "preprocessor_config.json").is_file()
     whole = "AutoModelForSequenceClassification" if is_text else "AutoModelForImageClassification"
     reader = "AutoTokenizer" if is_text else "AutoImageProcessor"
     torch.manual_seed(job.seed)

@@ -140,7 +140,7 @@ def follow(
     meter: Meter,
     output: Path,
 ) -> tuple[Any, list[tuple[float, float]]]:
-    """Train by a schedule with the plan's own rates and evaluations.
+    """Train by a schedule, with the plan's own rates where its phases name none, and the plan's evaluations.
 
     Args:
         job: Its rate and epochs are the peer's; the phases have their own.

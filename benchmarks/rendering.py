@@ -372,7 +372,8 @@ def _curves(done: Records) -> list[str]:
             f"**{data}**, {first['train_rows']:,} training rows, {len(first['right'])} test rows, MiniLM; unfreeze: "
             f"{_phases(cells.CURVE_PHASES[data])}; "
             f"the peer: all weights, {cells.CURVE_PEER_EPOCHS} epochs, rate {cells.CURVE_PEER_RATE:g}; both keep their "
-            "best weights on the rows held out",
+            "best weights on the rows held out; the phases of unfreeze were searched for, the rate of the peer, the "
+            "Trainer's default, was not",
             "",
             f"| seed | unfreeze | {name} | difference in points, 95 % interval | unfreeze | Trainer{how} | times "
             "| unfreeze as good as the Trainer's last, held out |",

@@ -744,12 +744,37 @@ def test_curves_begin_with_training_and_end_within_it(measured: dict[str, dict[s
         assert found["train_rows"] == cells.TINY_ROWS
 
 
-def test_both_systems_answer_the_same_test_rows(measured: dict[str, dict[str, Any]]) -> None:
+@pytest.mark.parametrize("data", ["imdb", "clothing_small"])
+def test_both_systems_answer_the_same_test_rows(measured: dict[str, dict[str, Any]], data: str) -> None:
     for system in "ub":
-        found = measured[f"accuracy/imdb/0/{system}"]
+        found = measured[f"accuracy/{data}/0/{system}"]
         assert len(found["right"]) == cells.TINY_TEST_ROWS
         assert set(found["right"]) <= set("01")
         assert found["accuracy"] == found["right"].count("1") / cells.TINY_TEST_ROWS
+
+
+def test_the_peer_sees_other_parts_of_a_picture_every_time(tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import MobileNetV2ImageProcessor
+
+    noise = np.random.default_rng(0).integers(0, 255, (30, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    processor = MobileNetV2ImageProcessor(crop_size={"height": 16, "width": 16})
+    first, second = (peers._drawn_anew([str(tmp_path / "a.png")], [3], processor, seed=0) for _ in range(2))
+    drawn = [first[0]["pixel_values"] for _ in range(3)]
+    assert {tuple(pixels.shape) for pixels in drawn} == {(3, 16, 16)}
+    assert not np.allclose(drawn[0], drawn[1])
+    assert np.allclose(drawn[0], second[0]["pixel_values"]), "drawn by the seed"
+    assert first[0]["labels"] == 3
+
+
+def test_labelled_texts_are_read_from_lines_of_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dev" / "snips").mkdir(parents=True)
+    rows = [{"text": "play a\u2028song", "intent": "PlayMusic", "slots": []}, {"text": "rain?", "intent": "GetWeather"}]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "dev" / "snips" / "train.jsonl").write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("UNFREEZE_DATA", str(tmp_path))
+    assert material.read("snips", "train") == [("play a\u2028song", "PlayMusic"), ("rain?", "GetWeather")]
 
 
 def test_pictures_are_the_same_for_both_systems(measured: dict[str, dict[str, Any]]) -> None:

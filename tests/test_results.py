@@ -34,13 +34,18 @@ def written(rows: list[dict[str, Any]], path: Path) -> str:
 
 
 @pytest.mark.parametrize("task", ROWS)
-def test_where_test_rows_are_training_rows_too_the_figure_without_them_is_given(task: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["full", "head"])
+def test_where_test_rows_are_training_rows_too_the_figure_without_them_is_given(
+    task: str, schedule: str, tmp_path: Path
+) -> None:
+    """After a phase on recorded rows, too, whose test rows are recorded."""
     model = tiny_model(tmp_path / "tiny", "llama" if task == "text-generation" else "bert", texts=TEXTS)
     known, new = ROWS[task][:8], ROWS[task][30:]
     test = written([*new[:4], *known, *new[4:]], tmp_path / "test.jsonl")
     settings = ["train.epochs=2", "train.learning_rate=3e-2", "data.validation=0", f"data.test={test}"]
+    settings.append(f"cache.folder={tmp_path / 'cache'}")
     run = unfreeze.train(
-        ROWS[task][:30], model=str(model), task=task, schedule="full", settings=settings, output=tmp_path / "run"
+        ROWS[task][:30], model=str(model), task=task, schedule=schedule, settings=settings, output=tmp_path / "run"
     )
     without = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))["without_known"]
     alone = unfreeze.evaluate(run.folder, written(new, tmp_path / "new.jsonl"))
@@ -53,10 +58,25 @@ def test_where_test_rows_are_training_rows_too_the_figure_without_them_is_given(
     assert finding.evidence["value"] == without["value"]
 
 
-def test_where_none_of_the_rows_is_known_there_is_no_second_figure(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "is_found"), [(30, False), (20, True)])
+def test_where_none_or_all_of_the_rows_are_known_there_is_no_second_figure(
+    first: int, is_found: bool, tmp_path: Path
+) -> None:
     model = tiny_model(tmp_path / "tiny", texts=TEXTS)
     rows = ROWS["text-classification"]
-    settings = ["train.epochs=1", "data.validation=0", f"data.test={written(rows[30:], tmp_path / 'test.jsonl')}"]
+    test = written(rows[first : first + 10], tmp_path / "test.jsonl")
+    settings = ["train.epochs=1", "data.validation=0", f"data.test={test}", f"cache.folder={tmp_path / 'cache'}"]
     run = unfreeze.train(rows[:30], model=str(model), schedule="head", settings=settings, output=tmp_path / "run")
     assert json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))["without_known"] is None
-    assert "DUP001" not in [f.code for f in run.findings]
+    assert not [name for name in run.metrics if "without" in name]
+    assert ("DUP001" in [f.code for f in run.findings]) is is_found
+
+
+def test_of_validation_rows_from_a_file_too(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "tiny", texts=TEXTS)
+    rows = ROWS["text-classification"]
+    validation = written(rows[25:35], tmp_path / "held-out.jsonl")
+    settings = ["train.epochs=1", f"data.validation={validation}", f"cache.folder={tmp_path / 'cache'}"]
+    run = unfreeze.train(rows[:30], model=str(model), schedule="head", settings=settings, output=tmp_path / "run")
+    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["split"], summary["without_known"]["rows"]) == ("eval", 5)

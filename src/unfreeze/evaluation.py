@@ -38,8 +38,9 @@ class Evaluation:
         details: Per class, confusion, calibration: plain data.
         mistakes: The rows the model was most surprised by, worst first: row, surprise.
         rows, rows_cut: How many rows were seen, and how many of them exceed the model's limit.
-        metrics_of_new, new_rows: The metrics of the rows that are not among those known to the model, and how many they
-            are; None where all rows are new, or none.
+        metrics_of_new: The metrics of the rows that the model does not know from training; None where it knows all of
+            them or none.
+        new_rows: How many it does not know.
         seconds: Of the pass.
         metric: The state itself, to choose thresholds on.
     """
@@ -67,7 +68,7 @@ class Evaluation:
             "samples_per_second": round(self.rows / max(self.seconds, 1e-9), 3),
             "intervals": {k: list(v) for k, v in self.intervals.items()},
             "details": self.details,
-            "without_known": None if self.metrics_of_new is None else {**self.metrics_of_new, "samples": self.new_rows},
+            **({"without_known": {**self.metrics_of_new, "samples": self.new_rows}} if self.metrics_of_new else {}),
         }
 
 

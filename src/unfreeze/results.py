@@ -80,11 +80,13 @@ def _evaluated(
     if rows_of is not None:
         rows = rows_of(Rows(task, [e for row in table for e in task.encode(row, train=True)]))
         with rows.open():
-            new, seen = ([e for e in rows.examples if (e.row in known) is of_known] for of_known in (False, True))
-            return evaluate_examples(task, model, new, known=seen if known else None, source=rows, **settings)
+            # Trap: examples of recorded rows are made one by one; a list of all would grow with the rows.
+            seen = (e for e in rows.examples if e.row in known) if known else None
+            new = (e for e in rows.examples if e.row not in known) if known else rows.examples
+            return evaluate_examples(task, model, new, known=seen, source=rows, **settings)
     if not known:
         return evaluate_rows(task, model, table, **settings)
-    others = (e for row in table if row.index in known for e in task.encode(row, train=True))
+    others = (e for i in sorted(known) for e in task.encode(table.row(i), train=True))
     return evaluate_rows(task, model, (row for row in table if row.index not in known), known=others, **settings)
 
 

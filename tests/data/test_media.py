@@ -240,6 +240,7 @@ def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None
         ("JPEGImages", "Annotations/1.xml", "VOC"),
         ("images", "coco/instances_train.json", "COCO"),
         ("train2017", "annotations/instances_train2017.json", "COCO"),
+        ("train2017", "Annotations/instances_train2017.json", "COCO"),
         ("train", "instances_train.json", "COCO"),
         ("train", "train/_annotations.coco.json", "COCO"),
     ],
@@ -250,6 +251,15 @@ def test_boxes_are_no_classes(tmp_path: Path, folder: str, side_file: str, layou
     (tmp_path / side_file).write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=f"{layout}'s .* object detection"):
         read(tmp_path)
+
+
+def test_pictures_as_phones_write_them_are_named(tmp_path: Path) -> None:
+    for name in ("hat/1.HEIC", "shoe/2.heic"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DataError, match=r"not read: \.heic") as caught:
+        read(tmp_path)
+    assert "JPEG" in str(caught.value.remedy)
 
 
 def test_the_fingerprint_is_of_the_content(shop: Path) -> None:

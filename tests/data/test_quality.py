@@ -61,6 +61,9 @@ def test_duplicates_within_and_across_splits_are_counted_with_places() -> None:
     assert found.splits["test"].duplicates.count == 0
     assert found.shared["train and test"].places == ["data:2 = data:2", "data:3 = data:1"]
     assert found.shared_rows["test"].tolist() == [1, 2]
+    beside = facts({"train": train, "validation": table(["four"], ["a"]), "test": test}, ROLES)
+    assert beside.shared["validation and test"].count == 1
+    assert beside.shared_rows["test"].tolist() == [1, 2], "the model has learned nothing from validation rows"
     assert "Texts of test that are in train, too: 2 (data:2 = data:2, data:3 = data:1)." in found.warnings()
 
 

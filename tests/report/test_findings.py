@@ -219,6 +219,14 @@ def test_reported_rows_that_are_among_the_training_rows_are_found(tmp_path):
     assert many.evidence["places"] == ["test.csv:5 = train.csv:9"]
 
 
+def test_the_figure_without_rows_that_are_known_is_told(tmp_path):
+    run = made_up.write_run(tmp_path / "run", facts=lambda f: f.shared.update({"train and test": Found(20, [])}))
+    made_up.change_json(run, "summary.json", lambda s: s.update(without_known={"rows": 980, "value": 0.75}))
+    finding = found(run)["DUP001"]
+    assert finding.sentence.endswith("without them 75.0 %.")
+    assert (finding.evidence["rows_without"], finding.evidence["value"]) == (980, 0.75)
+
+
 @pytest.mark.parametrize("is_named", [True, False])
 def test_groups_that_are_on_both_sides_are_found(tmp_path, is_named):
     def shared(facts):

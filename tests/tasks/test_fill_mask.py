@@ -137,7 +137,7 @@ def test_a_decoder_cannot_fill_masks(tmp_path: Path) -> None:
         TaskCase.of(FillMask, [{"text": s} for s in SENTENCES], folder, {})
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
-def test_a_share_that_masks_nothing_or_everything_is_refused(fraction: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, "0.2", True, float("nan"), 10**400])
+def test_a_share_that_masks_nothing_or_everything_is_refused(fraction: Any) -> None:
     with pytest.raises(TaskError, match="between 0 and 1"):
         FillMask(masked_fraction=fraction)

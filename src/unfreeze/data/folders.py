@@ -29,6 +29,8 @@ LABEL_FILES = tuple(
     for stem in ("labels", "label_names", "label_list", "classes", "class_names", "categories", "intents")
     for suffix in (".txt", ".json")
 )
+# What phones write, and nothing here reads.
+UNREAD_PICTURES = {".heic", ".heif", ".avif"}
 _LONGER = re.compile(r"[-_.]")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -402,6 +404,9 @@ def _texts(folder: Path, root: Path, reading: Reading) -> Table:
             texts.append(text)
             labels.append(_class_name(class_folder, root))
             places.append(place)
+    if not texts and (phones := sorted(set(map(str.casefold, others)) & UNREAD_PICTURES)):
+        what = f"the folder {folder.name!r} has pictures in a format that is not read: {', '.join(phones)}"
+        raise DataError("DATA-EMPTY", what, where=str(folder), remedy="save them as JPEG")
     if not texts:
         raise DataError(
             "DATA-EMPTY",
@@ -475,15 +480,17 @@ def _file_name(path: Path, root: Path) -> str:
 
 
 # As its authors lay them out, as they are copied, and as Roboflow exports them.
-_COCO_FILES = ("instances_*.json", "annotations/instances_*.json", "coco/instances_*.json", "_annotations.coco.json")
+_COCO_FILE = re.compile(r"instances_.*\.json|_annotations\.coco\.json")
 
 
 def _refuse_boxes(folder: Path) -> None:
     """Say it where pictures come with boxes or masks: they are no classes."""
-    names = {entry.name.casefold() for entry in folder.iterdir()}
-    if "annotations" in names and "jpegimages" in names:
+    entries = {entry.name.casefold(): entry for entry in folder.iterdir()}
+    beside = [entry for name in ("annotations", "coco") if (entry := entries.get(name)) is not None and entry.is_dir()]
+    names = [*entries, *(file.name.casefold() for other in beside for file in other.iterdir())]
+    if "annotations" in entries and "jpegimages" in entries:
         kind = "VOC's layout of boxes"
-    elif any(any(folder.glob(pattern)) for pattern in _COCO_FILES):
+    elif any(_COCO_FILE.fullmatch(name) for name in names):
         kind = "COCO's files of boxes"
     else:
         return

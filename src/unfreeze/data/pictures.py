@@ -22,6 +22,8 @@ from unfreeze.errors import DataError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 MOST_PIXELS = 50_000_000
 _GROUND = (255, 255, 255)
+# Of ISO 23008-12 and AV1's: what phones write.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
 def decode(data: bytes, place: str) -> Image.Image:
@@ -120,8 +122,8 @@ def _looks_like(data: bytes) -> str:
         return "SVG or XML"
     if head.startswith(b"%!ps"):
         return "PostScript"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"avif"):
-        return "HEIC or AVIF, which is not read; save it as JPEG"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return "HEIC or AVIF"
     if head.startswith(b"riff"):
         return "sound" if head[8:12] == b"wave" else ""
     return "sound" if head.startswith((b"flac", b"id3")) else ""
@@ -136,5 +138,5 @@ def _refused(what: str, place: str) -> DataError:
         "DATA-PICTURE",
         f"the picture cannot be read: {what}",
         where=place,
-        remedy="correct or remove the file; read are JPEG, PNG, GIF, BMP, WebP and TIFF",
+        remedy="correct or remove the file, or save it anew; read are JPEG, PNG, GIF, BMP, WebP and TIFF",
     )

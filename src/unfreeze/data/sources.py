@@ -21,10 +21,10 @@ import pyarrow as pa
 from unfreeze.data import conll, folders, media, objects, prose
 from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, unreadable
 from unfreeze.data.splits import Splits
-from unfreeze.data.table import Table, shortened
+from unfreeze.data.table import shortened
 from unfreeze.errors import DataError, did_you_mean
 
-__all__ = ["Splits", "Table", "read"]
+__all__ = ["keep", "kept", "read"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 

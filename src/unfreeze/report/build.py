@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 _TEXT_LENGTH = 400
-# What a mistake may show beside its text; nothing else becomes the source of an image.
+# What a mistake may show beside its text; nothing else becomes the source of an image, or its colour.
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*")
 _ROWS_OF_CLASSES_IN_ORDER = 20
+_COLOURS_TOLD = 40
 
 
 def build(run: Run) -> Path:
@@ -184,9 +185,11 @@ def _mistakes(records: Records) -> list[dict[str, str]]:
 
 
 def _legend(records: Records) -> list[tuple[str, str]]:
-    """What the colours in the pictures of mistakes stand for, and the colours."""
+    """What the colours in the pictures of mistakes stand for, and the colours; empty without such pictures."""
     stored = records.summary.get("legend") or []
-    return [(str(name), str(colour)) for name, colour in stored if _COLOUR.fullmatch(str(colour))]
+    if not any(m.get("picture") for m in records.mistakes):
+        return []
+    return [(wording.shortened(str(n), 60), str(c)) for n, c in stored if _COLOUR.fullmatch(str(c))][:_COLOURS_TOLD]
 
 
 def _data(records: Records) -> dict[str, Any]:

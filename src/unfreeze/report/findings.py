@@ -335,9 +335,8 @@ def _shared_rows(records: Records) -> Finding | None:
     if is_number(without.get("value")) and records.headline is not None:
         metric, value, of_all = records.headline.metric, without["value"], records.headline.value
         evidence |= {"rows_without": without.get("rows"), "metric": metric, "value": value, "value_of_all": of_all}
-        sentence += (
-            f" {metric_name(metric).capitalize()}: {figure(metric, of_all)}, without them {figure(metric, value)}."
-        )
+        with_them, without_them = figure(metric, of_all), figure(metric, value)
+        sentence += f" With them {metric_name(metric)} is {with_them}, without them {without_them}."
     advice = "take these rows out of one of the two files; unfreeze inspect DATA lists them"
     return Finding("DUP001", "warning" if share > SHARED_LIMIT else "info", sentence, evidence, advice)
 

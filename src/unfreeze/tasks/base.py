@@ -93,17 +93,17 @@ class Material:
     seed: int
 
 
-@dataclasses.dataclass
-def is_whole(value: Any, least: int, most: float = math.inf) -> bool:
+def is_whole(value: Any, least: float, most: float = math.inf) -> bool:
     """Whether an option is a whole number of a range; YAML's ``true`` is none."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def is_number(value: Any) -> bool:
     """Whether an option is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_whole(value, -math.inf) or (isinstance(value, float) and math.isfinite(value))
 
 
+@dataclasses.dataclass
 class Task(ABC):
     """Base of all tasks; the fields of a subclass are its options.
 

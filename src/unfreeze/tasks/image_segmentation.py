@@ -565,7 +565,7 @@ class ImageSegmentation(ReadsFiles):
         return ", ".join(self.targets.labels[i] for i in order), f"{answer.accuracy:.0%} of the pixels right"
 
     def thumbnail(self, row: Row, answer: _Seen | None = None) -> str:
-        """The picture under the true mask, and beside it under the model's."""
+        """The picture under the true mask, and beside it under the model's; see `legend`."""
         picture = decode(self.source_of(row).read(), row.place)
         if answer is None:
             return thumbnail(picture)
