@@ -172,6 +172,10 @@ class Cell:
     model: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_of_pictures(self) -> bool:
+        return self.model in (MOBILENET, BUILTIN_IMAGE)
+
 
 def table() -> list[Cell]:
     """All cells in the order they run: those that are compared take turns."""
@@ -376,7 +380,7 @@ def _job(cell: Cell, tiny: bool, *, seed: int, epochs: int) -> Job:
 def _read(cell: Cell, split: str) -> list[material.LabelledText]:
     """Texts, or files of pictures, and what they are called."""
     assert cell.data is not None
-    return (read_pictures if cell.model in (MOBILENET, BUILTIN_IMAGE) else read)(cell.data, split)
+    return (read_pictures if cell.is_of_pictures else read)(cell.data, split)
 
 
 def _costs(job: Job, meter: measure.Meter, whole_seconds: float) -> dict[str, Any]:
@@ -543,16 +547,16 @@ def _run_accuracy(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     job = with_head(replace(job, rate=cell.options["rate"]), folder / "start")
     wanted = TINY_TEST_ROWS if tiny else cell.options["test_rows"]
     test = drawn(_read(cell, "test"), wanted, seed=0)
-    inputs, meter, of_pictures = [row.text for row in test], measure.Meter(), cell.model == MOBILENET
+    inputs, meter = [row.text for row in test], measure.Meter()
     if cell.options["system"] == "u":
         from benchmarks import ours
 
-        train = ours.fine_tune_pictures if of_pictures else ours.fine_tune
+        train = ours.fine_tune_pictures if cell.is_of_pictures else ours.fine_tune
         answers = [p.label for p in train(job, meter, folder / "run").predict(inputs)]
     else:
         from benchmarks import peers
 
-        if of_pictures:
+        if cell.is_of_pictures:
             answers = peers.fine_tune_pictures(job, meter, folder / "run")(inputs)
         else:
             answers = peers.fine_tune(job, "b", meter, folder / "run").predict(inputs)
