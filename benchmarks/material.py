@@ -192,8 +192,10 @@ def texts_of(name: str, split: str) -> list[str]:
 
 
 def _file_of(name: str, split: str) -> Path:
-    (found,) = data_folder(name).glob(f"{split}.*")
-    return found
+    found = sorted(data_folder(name).glob(f"{split}.*"))
+    if len(found) != 1:
+        raise FileNotFoundError(f"{data_folder(name)} has {len(found)} files called {split}")
+    return found[0]
 
 
 # Of spoken digits in a row, as one says a number: so many of one speaker, and recordings made of them.

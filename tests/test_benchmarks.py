@@ -477,7 +477,7 @@ def test_a_cell_that_fails_leaves_a_record_with_the_cause_and_no_path(
     assert command.main(["--folder", str(tmp_path / "out"), "run", "plan/sst2/head"]) == 1
     (found,) = Results(tmp_path / "out" / "results").read()
     assert found.state == "failed"
-    assert found.values["cause"] == "FileNotFoundError: [Errno 2] No such file or directory: 'train.csv'"
+    assert found.values["cause"] == "FileNotFoundError: sst2 has 0 files called train"
 
 
 def test_a_cell_runs_in_a_process_of_its_own_and_leaves_its_record(tmp_path: Path) -> None:
