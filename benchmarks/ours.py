@@ -94,14 +94,11 @@ def fine_tune_pictures(job: Job, meter: Meter, output: Path, *, head_alone: bool
     """Train all weights or the head with `unfreeze.train`; the texts of the rows are files of pictures."""
     from unfreeze.api import train
 
-    phase = _as_the_peer(job)
-    if head_alone:
-        phase = {"span": "head", **{k: phase[k] for k in ("epochs", "head_learning_rate", "warmup_fraction")}}
     with _metered(meter):
         return train(
             [{"image": row.text, "label": row.label} for row in job.rows],
             model=job.model,
-            schedule=[phase],
+            schedule=[_as_the_peer(job, "head" if head_alone else "all")],
             output=output,
             seed=job.seed,
             settings=_settings(job, output),

@@ -47,12 +47,12 @@ def measure(
             read.
     """
     reported: tuple[str, Table, Evaluation, list[Any]] | None = None
-    for split, table in (("eval", prepared.validation), ("test", prepared.test)):
+    for split, name, table in (("eval", "validation", prepared.validation), ("test", "test", prepared.test)):
         if table is None:
             continue
-        say(f"evaluating {len(table):,} {'validation' if split == 'eval' else 'test'} rows")
+        say(f"evaluating {len(table):,} {name} rows")
         collected = _Collected(task)
-        known = frozenset(prepared.data_facts.shared_rows.get("validation" if split == "eval" else split, ()))
+        known = frozenset(prepared.data_facts.shared_rows.get(name, ()))
         settings = {"seed": prepared.recipe.seed, "observe": collected, "check": check}
         found = _evaluated(task, model, table, known, rows_of, **settings)
         run.write_results(split, found.to_json())

@@ -5,11 +5,12 @@ This module needs no torch to import: tensors appear in annotations only.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -17,6 +18,16 @@ from unfreeze.errors import RecipeError
 
 if TYPE_CHECKING:
     import torch
+
+
+def is_whole(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:
+    """Whether a value of a recipe or a record is a whole number of a range; ``true`` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a recipe or a record is a finite number."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True)

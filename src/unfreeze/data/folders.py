@@ -30,7 +30,7 @@ LABEL_FILES = tuple(
     for suffix in (".txt", ".json")
 )
 # What phones write, and nothing here reads.
-UNREAD_PICTURES = {".heic", ".heif", ".avif"}
+_UNREAD_PICTURES = {".heic", ".heif", ".avif"}
 _LONGER = re.compile(r"[-_.]")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -404,7 +404,7 @@ def _texts(folder: Path, root: Path, reading: Reading) -> Table:
             texts.append(text)
             labels.append(_class_name(class_folder, root))
             places.append(place)
-    if not texts and (phones := sorted(set(map(str.casefold, others)) & UNREAD_PICTURES)):
+    if not texts and (phones := sorted(set(map(str.casefold, others)) & _UNREAD_PICTURES)):
         what = f"the folder {folder.name!r} has pictures in a format that is not read: {', '.join(phones)}"
         raise DataError("DATA-EMPTY", what, where=str(folder), remedy="save them as JPEG")
     if not texts:

@@ -20,6 +20,7 @@ from unfreeze.errors import visible
 from unfreeze.report import plots, wording
 from unfreeze.report.records import PhaseRecord, RecordingRecord, Records
 from unfreeze.run import Run
+from unfreeze.types import is_number
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,7 +31,6 @@ _TEXT_LENGTH = 400
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 _PICTURE = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+=*")
 _ROWS_OF_CLASSES_IN_ORDER = 20
-_COLOURS_TOLD = 40
 
 
 def build(run: Run) -> Path:
@@ -178,7 +178,7 @@ def _mistakes(records: Records) -> list[dict[str, str]]:
             "true": wording.shortened(wording.answer(m.get("true")), 120),
             "predicted": wording.shortened(wording.answer(m.get("predicted")), 120),
             "probability": wording.percent(m.get("probability")) if m.get("probability") is not None else "",
-            "surprise": f"{m['surprise']:.3g}" if wording.is_number(m.get("surprise")) else "\u2013",
+            "surprise": f"{m['surprise']:.3g}" if is_number(m.get("surprise")) else "\u2013",
         }
         for m in records.mistakes
     ]
@@ -189,7 +189,7 @@ def _legend(records: Records) -> list[tuple[str, str]]:
     stored = records.summary.get("legend") or []
     if not any(m.get("picture") for m in records.mistakes):
         return []
-    return [(wording.shortened(str(n), 60), str(c)) for n, c in stored if _COLOUR.fullmatch(str(c))][:_COLOURS_TOLD]
+    return [(wording.shortened(str(name), 60), str(c)) for name, c in stored if _COLOUR.fullmatch(str(c))]
 
 
 def _data(records: Records) -> dict[str, Any]:

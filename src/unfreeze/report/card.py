@@ -17,6 +17,7 @@ from unfreeze.report import wording
 from unfreeze.report.build import model_name
 from unfreeze.report.records import SPLIT_NAMES, Records
 from unfreeze.run import Run
+from unfreeze.types import is_number
 
 if TYPE_CHECKING:
     import jinja2
@@ -248,7 +249,7 @@ def _limits(records: Records) -> Iterator[str]:
     if rows:
         yield f"It has seen {rows:,} training rows of one source; on inputs of another kind it may be much worse."
     length = (records.plan.get("settings") or {}).get("max_length_tokens")
-    if wording.is_number(length) and records.task == "text-classification":
+    if is_number(length) and records.task == "text-classification":
         if records.choice("options.windows").get("value"):
             yield (
                 f"Texts of more than {length:,} tokens are read in windows whose answers are averaged; "

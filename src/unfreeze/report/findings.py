@@ -29,13 +29,13 @@ from unfreeze.report.records import SPLIT_NAMES, Comparison, EvaluationRecord, P
 from unfreeze.report.wording import (
     count,
     figure,
-    is_number,
     listed,
     metric_name,
     percent,
     shown_value,
 )
 from unfreeze.run import Finding, Run
+from unfreeze.types import is_number
 
 CALIBRATION_LIMIT = 0.1
 # A calibration error this many times what chance alone gives on so many rows is none of chance.

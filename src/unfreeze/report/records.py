@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from unfreeze.errors import RequestError
-from unfreeze.report.wording import LOWER_IS_BETTER, distance, figure, interval, is_number, metric_name, signed
+from unfreeze.report.wording import LOWER_IS_BETTER, distance, figure, interval, metric_name, signed
 from unfreeze.run import Event, Finding, Run, Status
+from unfreeze.types import is_number
 
 Verdict = Literal["better", "not distinguishable", "worse", "not compared"]
 _SEVERITIES = ("bad", "warning", "info", "good")

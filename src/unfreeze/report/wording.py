@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from unfreeze.errors import visible
+from unfreeze.types import is_number
 
 # Shown as percentages, their differences as points.
 SHARES = (
@@ -116,11 +116,6 @@ def answer(value: Any) -> str:
 
 
 # figures
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether a record's value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def metric_name(metric: str) -> str:

@@ -13,8 +13,7 @@ import torch
 
 from unfreeze.data.sounds import check, decode, facts_of
 from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads
-from unfreeze.tasks.base import is_number
-from unfreeze.types import Example
+from unfreeze.types import Example, is_number
 
 # A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
 TOKENS_PER_SECOND = 50

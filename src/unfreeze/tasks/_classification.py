@@ -20,8 +20,8 @@ from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, 
 from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
 from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._trained_before import continued
-from unfreeze.tasks.base import Material, Task, is_number
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.tasks.base import Material, Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_number
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table

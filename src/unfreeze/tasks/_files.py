@@ -24,8 +24,8 @@ from unfreeze.data.columns import Roles, guess_file_roles, recognised_files
 from unfreeze.errors import DataError, TaskError
 from unfreeze.randomness import generator
 from unfreeze.tasks._classification import ClassificationTask
-from unfreeze.tasks.base import Task, is_whole
-from unfreeze.types import Example, Row
+from unfreeze.tasks.base import Task
+from unfreeze.types import Example, Row, is_whole
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table

@@ -21,8 +21,8 @@ from unfreeze.metrics import PairedState, TextState, TokenState
 from unfreeze.metrics.texts import are_same
 from unfreeze.tasks import _next_tokens, _text
 from unfreeze.tasks._text import NOT_A_TARGET, Written
-from unfreeze.tasks.base import Material, Task, is_number, is_whole
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.tasks.base import Material, Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_number, is_whole
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table

@@ -15,7 +15,6 @@ is the same code in training, evaluation, report and serving. The bound state is
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -91,16 +90,6 @@ class Material:
     features: Callable[[], tuple[np.ndarray, np.ndarray]]
     answers: Callable[[], Sequence[Any]]
     seed: int
-
-
-def is_whole(value: Any, least: float, most: float = math.inf) -> bool:
-    """Whether an option is a whole number of a range; YAML's ``true`` is none."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def is_number(value: Any) -> bool:
-    """Whether an option is a finite number."""
-    return is_whole(value, -math.inf) or (isinstance(value, float) and math.isfinite(value))
 
 
 @dataclasses.dataclass

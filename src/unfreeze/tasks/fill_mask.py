@@ -17,8 +17,7 @@ from unfreeze.randomness import generator
 from unfreeze.tasks import _text
 from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
-from unfreeze.tasks.base import is_number
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_number
 
 if TYPE_CHECKING:
     from unfreeze.models.loading import ModelSource

@@ -23,8 +23,8 @@ from unfreeze.metrics import PairedState, SegmentationState
 from unfreeze.metrics.segmentation import confusion
 from unfreeze.tasks import _image
 from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads, recorded_as
-from unfreeze.tasks.base import Material, is_number, is_whole
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.tasks.base import Material
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_number, is_whole
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table

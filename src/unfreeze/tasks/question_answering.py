@@ -17,8 +17,8 @@ from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.answers import AnswerState, scores
 from unfreeze.tasks import _text
 from unfreeze.tasks._parts import WholeRows
-from unfreeze.tasks.base import Task, is_whole
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.tasks.base import Task
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_whole
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table

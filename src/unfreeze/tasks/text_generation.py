@@ -14,8 +14,7 @@ from unfreeze.errors import ModelError, TaskError
 from unfreeze.tasks import _text
 from unfreeze.tasks._next_tokens import PlainTexts
 from unfreeze.tasks._text import NOT_A_TARGET
-from unfreeze.tasks.base import is_whole
-from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row
+from unfreeze.types import Batch, Example, LossOutput, LossTerm, Prediction, Row, is_whole
 
 if TYPE_CHECKING:
     from unfreeze.data.table import Table
