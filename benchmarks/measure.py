@@ -33,7 +33,7 @@ class Meter:
     Attributes:
         seconds: Wall time of the block.
         memory_bytes: Highest anonymous memory inside the block above the level at its start.
-        computed_tokens: Tokens that went through the watched model, padding included.
+        computed_tokens: Tokens that went through the watched model inside the block, padding included.
 
     Trap: memory that the C library keeps for reuse counts as used. It is given back before the level is taken;
     otherwise a system that has measured or loaded something before would seem to need less.
@@ -43,12 +43,13 @@ class Meter:
         self.seconds = 0.0
         self.memory_bytes = 0
         self.computed_tokens = 0
+        self._is_inside = False
 
     def watch(self, model: Any) -> None:
         """Count the tokens of every forward of a model that reads texts."""
 
         def count(module: Any, arguments: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-            if "input_ids" in inputs:
+            if self._is_inside and "input_ids" in inputs:
                 self.computed_tokens += int(inputs["input_ids"].numel())
 
         model.register_forward_pre_hook(count, with_kwargs=True)
@@ -60,6 +61,7 @@ class Meter:
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         self._started = time.perf_counter()
+        self._is_inside = True
         return self
 
     def so_far(self) -> float:
@@ -69,7 +71,7 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.seconds = self.so_far()
+        self.seconds, self._is_inside = self.so_far(), False
         self._over.set()
         self._thread.join()
         self.memory_bytes = max(self._highest, anonymous_bytes()) - self._level

@@ -162,9 +162,12 @@ def test_a_meter_counts_the_tokens_that_a_model_computes_with_padding() -> None:
 
     model, meter = Model(), measure.Meter()
     meter.watch(model)
-    model(input_ids=torch.zeros(3, 5))
-    model(input_ids=torch.zeros(2, 4))
-    assert meter.computed_tokens == 23
+    model(input_ids=torch.zeros(9, 9))
+    with meter:
+        model(input_ids=torch.zeros(3, 5))
+        model(input_ids=torch.zeros(2, 4))
+    model(input_ids=torch.zeros(9, 9))
+    assert meter.computed_tokens == 23, "what is answered before and after training is not training"
 
 
 # records ---------------------------------------------------------------------------------------------------------

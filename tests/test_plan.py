@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,14 +85,30 @@ def test_gradual_shares_its_steps_and_its_rates_fall_towards_the_input(tmp_path:
     assert trained[-1] == sum(g["parameters"] for g in plan.groups)
 
 
-@pytest.mark.parametrize("epochs", ["3 steps", "17 steps", "101 steps", "7 epochs"])
-def test_evaluations_are_spread_and_none_comes_a_step_before_the_last(tmp_path: Path, epochs: str) -> None:
+@pytest.mark.parametrize(("epochs", "times"), [("3 steps", 1), ("7 steps", 2), ("101 steps", 13), ("7 epochs", 7)])
+def test_evaluations_are_spread_and_none_comes_a_step_before_the_last(tmp_path: Path, epochs: str, times: int) -> None:
     rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(small.reviews(60))]
     plan = small.small(tmp_path, rows, **{"train.epochs": epochs, "schedule": "full", "data.validation": 0.2}).plan
     [phase] = plan.phases
     at = sorted({*range(phase.evaluate_every, phase.steps + 1, phase.evaluate_every), phase.steps})
-    assert len(at) >= min(4, phase.steps) - 1
+    assert len(at) == times
     assert all(b - a > 1 for a, b in itertools.pairwise(at)) or phase.evaluate_every == 1
+
+
+def test_evaluations_take_no_large_share_of_a_phase(tmp_path: Path) -> None:
+    rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(small.reviews(200))]
+
+    def times(epochs: int, held_out: float) -> int:
+        settings = {"train.epochs": epochs, "data.validation": held_out, "train.batch_size": 4, "schedule": "full"}
+        [phase] = small.small(tmp_path / f"{epochs} {held_out}", rows, **settings).plan.phases
+        return math.ceil(phase.steps / phase.evaluate_every)
+
+    # 20 rows are a ninth of 180: four forwards of them are 5 % of three epochs, and 15 % of one.
+    assert times(3, 0.1) == 4
+    assert times(1, 0.1) == 2
+    assert times(2, 0.1) == 2
+    assert times(1, 0.02) == 4
+    assert times(8, 0.3) == 8
 
 
 def test_a_plan_is_stored_and_read_back_whole(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ LAYER_DECAY = 0.85
 WEIGHT_DECAY = 0.01
 WARMUP_FRACTION = 0.1
 MAX_GRADIENT_NORM = 1.0
-EVALUATIONS_PER_PHASE = 4
+# Evaluations of a phase, at least, and fewer, where those would take more than this share of its training; a forward is
+# a third of a step over as many rows.
+EVALUATIONS_PER_PHASE, FEWEST_EVALUATIONS, EVALUATIONS_SHARE = 4, 2, 0.05
 PATIENCE = 3
 BATCH_ROWS = 16
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
@@ -542,7 +544,10 @@ class _Decisions:
             return
         self._choose("early_stopping", PATIENCE, "evaluations without improvement end a phase")
         self._choose(
-            "evaluations_per_epoch", None, f"once an epoch, and at least {EVALUATIONS_PER_PHASE} times a phase"
+            "evaluations_per_epoch",
+            None,
+            f"once an epoch, and at least {EVALUATIONS_PER_PHASE} times a phase, or {FEWEST_EVALUATIONS} times "
+            f"where more would take over {EVALUATIONS_SHARE:.0%} of it",
         )
 
     def _phase(
@@ -599,8 +604,14 @@ class _Decisions:
         asked = self.recipe.train.evaluations_per_epoch
         if asked is not None:
             return max(1, round(per_epoch / asked))
-        # Rounded up, so that the last of them is the phase's end and not a step before it.
-        return math.ceil(steps / max(EVALUATIONS_PER_PHASE, math.ceil(steps / per_epoch)))
+        epochs = steps / per_epoch
+        one = len(self.prepared.validation) / (3 * epochs * len(self.prepared.train))
+        fewest = min(max(FEWEST_EVALUATIONS, int(EVALUATIONS_SHARE / one)), EVALUATIONS_PER_PHASE)
+        every = math.ceil(steps / max(fewest, math.ceil(epochs)))
+        # The last of them is the phase's end; one a step before it would tell nothing more.
+        while every > 1 and steps % every == 1:
+            every += 1
+        return every
 
     def _patience(self) -> int | None:
         asked = self.recipe.train.early_stopping
