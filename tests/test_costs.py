@@ -107,9 +107,20 @@ def test_durations_are_told_as_people_tell_them(seconds: float, shown: str) -> N
 
 
 def test_a_model_too_large_to_measure_is_said_to_be_one(made: Any) -> None:
-    large = dataclasses.replace(
-        made.plan, groups=[{"name": "group 0", "parameters": 2_000_000_000}], expected={}, warnings=[]
-    )
+    groups = [{**g, "parameters": 500_000_000} for g in made.plan.groups]
+    large = dataclasses.replace(made.plan, groups=groups, expected={}, warnings=[])
     costs.expect(large, made.prepared, ".", started=time.perf_counter())
     assert "train_seconds" not in large.expected
-    assert "not estimated" in costs.as_rows(large.expected)[0][1]
+    (_, cost), (name, disk) = costs.as_rows(large.expected)
+    assert "not estimated" in cost
+    assert name == "disk"
+    assert disk.endswith("MB")
+    assert large.expected["disk_bytes"] > 4 * sum(g["parameters"] for g in groups), "a run that will not fit is refused"
+
+
+def test_a_run_on_a_gpu_is_refused_where_its_disk_does_not_suffice(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = dataclasses.replace(made.plan, machine={**made.plan.machine, "device": "cuda"}, expected={}, warnings=[])
+    monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: 1000)
+    costs.expect(plan, made.prepared, ".", started=time.perf_counter())
+    assert "of disk" in plan.warnings[-1]
+    assert costs.lacking_disk(plan, ".") is not None

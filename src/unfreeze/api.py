@@ -6,6 +6,7 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 from __future__ import annotations
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -31,6 +32,7 @@ from unfreeze.errors import (
 )
 from unfreeze.evaluation import evaluate_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.models.identity import as_started
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import LoadedModel
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
@@ -52,6 +54,13 @@ from unfreeze.types import Prediction
 RUNS_FOLDER = "runs"
 # In a run: rows that were given as Python objects.
 _KEPT_DATA, _KEPT_TEST = "data", "test-data"
+# What a plan's identity names, as a sentence begins.
+_IDENTITY = {
+    "data": "the data are",
+    "labels": "the labels are",
+    "weights": "the model's weights are",
+    "processor": "the model's tokenizer or processor is",
+}
 
 
 class TrainedRun(Run):
@@ -153,7 +162,9 @@ def train(
             raise shortage
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
-        run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
+        recipe_yaml = _with_absolute_paths(asked).to_yaml()
+        plan_.identity["recipe"] = hashlib.sha256(recipe_yaml.encode()).hexdigest()
+        run = TrainedRun.create(folder, recipe_yaml=recipe_yaml, plan=plan_.to_json())
         _keep_rows_of_python_objects(run, data, test)
         return _carry_out(run, prepared, plan_, stop, observers, console)
 
@@ -181,7 +192,8 @@ def resume(
     """Go on with an interrupted or failed run from its newest checkpoint; a finished one is returned as it is.
 
     Raises:
-        RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels or weights are not those it was started with.
+        RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels, weights, tokenizer or recipe.yaml are not those
+            it was started with. A Hub model is taken at the commit of the start.
     """
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
     if found.status.state == "done" and _is_written(found):
@@ -189,7 +201,10 @@ def resume(
     for folder in (found.folder, found.model_folder):
         for sentence in durable.recover(folder):
             found.log("notice", found.status.step, text=sentence)
-    asked, plan_ = Recipe.from_file(found.recipe_path), Plan.from_json(found.plan)
+    plan_ = Plan.from_json(found.plan)
+    _refuse_another_recipe(plan_, found)
+    asked = Recipe.from_file(found.recipe_path)
+    asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
     with stop_on_signals() as stop:
         set_up(plan_.settings.threads)
         data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
@@ -527,14 +542,27 @@ def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
         run.log("notice", 0, text=f"the rows are kept in the run's folder {name}/, so that it can be resumed")
 
 
+def _refuse_another_recipe(before: Plan, run: Run) -> None:
+    """What was asked for decides what a resumed run does as much as the rows do."""
+    path = run.recipe_path
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != before.identity["recipe"]:
+        raise RequestError(
+            "RUN-CHANGED",
+            "recipe.yaml is not what this run was started with",
+            where=str(path),
+            remedy="put it back; or start a new run with it, under another name: "
+            f"unfreeze train {path} --output {run.folder}-2",
+        )
+
+
 def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
-    for key in ("data", "labels", "weights"):
+    for key, what in _IDENTITY.items():
         if before.identity[key] != now.identity[key]:
             raise RequestError(
                 "RUN-CHANGED",
-                f"the {key} are not those this run was started with",
+                f"{what} not what this run was started with",
                 where=str(run.folder),
-                remedy="put them back, or start a new run: unfreeze train ...",
+                remedy="put back what was changed, or start a new run: unfreeze train ...",
             )
     if before.identity["versions"] != now.identity["versions"]:
         changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]

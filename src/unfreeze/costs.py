@@ -77,7 +77,7 @@ class _Rates:
 
 
 def expect(plan: Plan, prepared: Prepared, output: str | Path, *, started: float) -> None:
-    """Fill ``plan.expected``; a model too large to measure gets no figures, and the plan says so.
+    """Fill ``plan.expected``; what a model too large to measure needs beside disk is not told, and the plan says so.
 
     Args:
         plan: Gets the figures, and warnings.
@@ -90,7 +90,9 @@ def expect(plan: Plan, prepared: Prepared, output: str | Path, *, started: float
     """
     weights = sum(g["parameters"] for g in plan.groups)
     if weights > _LARGEST_PROBED_PARAMETERS or plan.machine["device"] != "cpu":
-        plan.expected = {"note": "not estimated: only models below a billion parameters on a CPU are measured here"}
+        what = "time and memory are not estimated: only models below a billion parameters on a CPU are measured"
+        plan.expected = {"disk_bytes": int(_disk_bytes(plan)), "note": what}
+        _warn_of_little_disk(plan, output)
         return
     level = resident_memory_bytes()
     try:
@@ -105,12 +107,11 @@ def expect(plan: Plan, prepared: Prepared, output: str | Path, *, started: float
     memory = max(level + _train_memory(plan, prepared, rates), peak_memory_bytes())
     passed = time.perf_counter() - started
     total = _START_SECONDS + passed + seconds + _seconds_after_training(plan, prepared, rates)
-    disk = _disk_bytes(plan)
     plan.expected = {
         "train_seconds": round(seconds, 1),
         "total_seconds": round(total, 1),
         "peak_memory_bytes": int(memory),
-        "disk_bytes": int(disk),
+        "disk_bytes": int(_disk_bytes(plan)),
         "note": "from a forward and backward of three of your own batches, measured just now",
     }
     if memory > level + plan.machine["memory_bytes"]:
@@ -119,13 +120,17 @@ def expect(plan: Plan, prepared: Prepared, output: str | Path, *, started: float
             f"{(plan.machine['memory_bytes'] + level) / 1e9:.1f} GB are there: "
             "--set train.micro_batch_tokens=512, or a smaller model"
         )
+    _warn_of_little_disk(plan, output)
+
+
+def _warn_of_little_disk(plan: Plan, output: str | Path) -> None:
     if (shortage := lacking_disk(plan, output)) is not None:
         plan.warnings.append(shortage.what)
 
 
 def lacking_disk(plan: Plan, output: str | Path) -> ResourceError | None:
     """E-DISK where the run will not fit: an error before the first step, not at a checkpoint hours later."""
-    wanted, free = plan.expected.get("disk_bytes", 0), free_disk_bytes(output)
+    wanted, free = plan.expected["disk_bytes"], free_disk_bytes(output)
     if wanted and not share_a_disk(output, plan.settings.cache.folder):
         wanted -= _recorded_anew(plan)
     if wanted <= free:
@@ -336,12 +341,13 @@ def _checkpoint_bytes(plan: Plan) -> int:
 
 def as_rows(expected: dict[str, Any]) -> list[tuple[str, str]]:
     """The figures as a person reads them."""
+    disk = ("disk", f"{expected['disk_bytes'] / 1e6:,.0f} MB")
     if "train_seconds" not in expected:
-        return [("cost", expected.get("note", "not estimated"))]
+        return [("cost", expected["note"]), disk]
     return [
         ("time", f"{duration(expected['train_seconds'])} of training, {duration(expected['total_seconds'])} in all"),
         ("memory", f"{expected['peak_memory_bytes'] / 1e9:.2f} GB at the peak"),
-        ("disk", f"{expected['disk_bytes'] / 1e6:,.0f} MB"),
+        disk,
     ]
 
 

@@ -43,7 +43,7 @@ CODES: dict[str, str] = {
     "RUN-EXISTS": "the output folder holds something already",
     "RUN-MISSING": "a folder is not a run",
     "RUN-STATE": "the run is not in a state that allows this",
-    "RUN-CHANGED": "data, weights or settings differ from those the run was started with",
+    "RUN-CHANGED": "data, labels, weights, tokenizer or recipe.yaml differ from those the run was started with",
     "SCHEDULE": "a schedule or a phase is not valid",
     "SCHEDULE-MATCH": "a layer pattern or span matches nothing",
     "TASK": "the task does not fit the data or the model",

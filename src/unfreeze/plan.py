@@ -7,7 +7,6 @@ letter. Nothing is decided later on.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +21,10 @@ from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.rows import Rows, Views
 from unfreeze.activations.store import bytes_held, default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
-from unfreeze.durable import sha256_of_file
 from unfreeze.errors import ModelError, RecipeError
 from unfreeze.machine import Machine, forward_tokens, free_disk_bytes
+from unfreeze.models.identity import identity_of
 from unfreeze.models.layers import HEAD, LayerGroups
-from unfreeze.models.loading import ModelSource
 from unfreeze.preparation import Prepared
 from unfreeze.randomness import seeded
 from unfreeze.schedule import Phase, Schedule, Span, gradual
@@ -647,18 +645,10 @@ class _Decisions:
             "data": self.prepared.fingerprints,
             "labels": list(targets.labels) if targets is not None else None,
             "model": self.prepared.source.name,
-            "weights": _weights_identity(self.prepared.source),
+            **identity_of(self.prepared.source),
             "versions": {
                 "unfreeze": unfreeze.__version__,
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },
         }
-
-
-def _weights_identity(source: ModelSource) -> str:
-    """SHA-256 over a folder's configuration and weights, or a Hub model's name and revision (its cache checks them)."""
-    if source.kind == "hub":
-        return f"{source.location}@{source.revision or 'main'}"
-    files = sorted(Path(source.location).glob("*.safetensors")) + sorted(Path(source.location).glob("config.json"))
-    return hashlib.sha256("".join(sha256_of_file(f) for f in files).encode()).hexdigest()

@@ -39,6 +39,7 @@ from transformers import (
 
 from unfreeze.errors import ModelError
 from unfreeze.models import loading
+from unfreeze.models.identity import as_started, identity_of
 from unfreeze.models.loading import LoadedModel, load_config, load_model, load_processor, resolve
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "good", "bad", "very"]
@@ -174,6 +175,34 @@ def test_a_cached_model_loads_by_its_id_without_a_network(folder: Path, cache: P
     assert load_processor(source)("good film")["input_ids"] == [2, 7, 6, 3]
     tensors = load_file(folder / "model.safetensors")
     assert torch.equal(loaded.model.state_dict()[PEPPERED], tensors[PEPPERED])
+
+
+def test_a_hub_model_is_told_by_its_commit_and_found_again_when_its_branch_has_moved(folder: Path, cache: Path) -> None:
+    plant(folder, cache)
+    started = identity_of(resolve("org/tiny"))
+    assert started == {"weights": f"org/tiny@{COMMIT}", "processor": ""}
+    later = "f" * 40
+    home = cache / "models--org--tiny"
+    shutil.copytree(folder, home / "snapshots" / later)
+    (home / "refs" / "main").write_text(later)
+    assert identity_of(resolve("org/tiny")) != started
+    for asked in ("org/tiny", "org/tiny@main"):
+        name = as_started(asked, started["weights"])
+        assert name == f"org/tiny@{COMMIT}"
+        assert identity_of(resolve(name)) == started
+
+
+def test_a_folder_is_told_by_weights_and_tokenizer_and_not_by_its_card(folder: Path) -> None:
+    source = resolve(str(folder))
+    before = identity_of(source)
+    assert as_started(str(folder), before["weights"]) == str(folder)
+    (folder / "README.md").write_text("read me")
+    (folder / "training_args.json").write_text("{}")
+    assert identity_of(source) == before
+    change_json(folder / "tokenizer_config.json", model_max_length=7)
+    assert identity_of(source) == {**before, "processor": identity_of(source)["processor"]} != before
+    change_json(folder / "config.json", layer_norm_eps=1e-3)
+    assert identity_of(source)["weights"] != before["weights"]
 
 
 def test_a_process_that_was_started_offline_loads_a_cached_model_and_prints_nothing(

@@ -250,15 +250,32 @@ def change_the_weights(folder: Path) -> None:
     tiny_model(folder / "tiny", texts=[row["text"] for row in small.reviews(40)], seed=1)
 
 
+def change_the_tokenizer(folder: Path) -> None:
+    path = folder / "tiny" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": 7}))
+
+
+def change_a_setting(folder: Path) -> None:
+    path = folder / "run" / "recipe.yaml"
+    path.write_text(path.read_text() + "baselines: false\n")
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
-    [(change_a_word, "data"), (change_a_label, "data"), (lose_a_row, "data"), (change_the_weights, "weights")],
+    [
+        (change_a_word, "the data are"),
+        (change_a_label, "the data are"),
+        (lose_a_row, "the data are"),
+        (change_the_weights, "the model's weights are"),
+        (change_the_tokenizer, "the model's tokenizer or processor is"),
+        (change_a_setting, "recipe.yaml is"),
+    ],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_what_has_changed_is_refused(stopped: Path, change: Callable[[Path], None], what: str) -> None:
     change(stopped)
     status = Run(stopped / "run").status
-    with pytest.raises(RequestError, match=f"the {what} are not those this run was started with") as caught:
+    with pytest.raises(RequestError, match=f"{what} not what this run was started with") as caught:
         api.resume(stopped / "run")
     assert (caught.value.code, caught.value.exit_status) == ("RUN-CHANGED", 2)
     assert Run(stopped / "run").status == status, "a refused resume leaves the run as it is"
