@@ -61,10 +61,17 @@ def find_machine(threads: int | None = None) -> Machine:
     count = threads or torch.get_num_threads()
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
-        return Machine("cuda", torch.cuda.get_device_name(), count, free, torch.cuda.is_bf16_supported())
+        return Machine("cuda", torch.cuda.get_device_name(), count, free, _has_bfloat16())
     if torch.backends.mps.is_available():
         return Machine("mps", "Apple GPU", count, free_memory_bytes(), False)
     return Machine("cpu", platform.processor() or platform.machine(), count, free_memory_bytes(), False)
+
+
+def _has_bfloat16() -> bool:
+    """Trap: torch says yes for older cards, too, which imitate it slowly."""
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def set_up(threads: int) -> None:

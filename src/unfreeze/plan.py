@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from unfreeze.activations.boundary import numbers_entering
-from unfreeze.activations.decision import RowFacts, decide
+from unfreeze.activations.decision import FLOPS_PER_SECOND, RowFacts, decide
 from unfreeze.activations.rows import Rows, Views
 from unfreeze.activations.store import bytes_held, default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
@@ -455,6 +455,8 @@ class _Decisions:
             are_drawn_anew=task.augments and task.varies_recorded_rows,
             views=task.recorded_views,
             numbers_at=numbers_at_groups(self.prepared) if task.modality != "text" else None,
+            head_reads_tokens=task.answers_every_token,
+            flops_per_second=FLOPS_PER_SECOND[self.machine.device],
             budget_bytes=settings.cache.budget_bytes,
             recorded=self._recorded_before(settings),
         )

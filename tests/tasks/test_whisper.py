@@ -136,8 +136,10 @@ def test_the_frozen_encoder_is_recorded_and_changes_nothing(spoken: Path, model:
         for enabled in ("true", "false")
     ]  # fmt: skip
     events = [json.loads(line) for line in (runs[0].folder / "events.jsonl").read_text().splitlines()]
-    told = [e for e in events if e["kind"] == "recorded"] or [p.get("inputs") for p in runs[0].plan["phases"]]
-    assert told, "either it is recorded, or the plan says why not"
+    told = [e for e in events if e["kind"] == "recorded"]
+    assert told, [p["source_reason"] for p in runs[0].plan["phases"]]
+    planned = next(p["recorded_bytes"] for p in runs[0].plan["phases"] if p["boundary"] == told[0]["boundary"])
+    assert told[0]["bytes"] == pytest.approx(planned, rel=0.05), "disk as the plan said"
     assert runs[0].metrics["eval_loss"] == pytest.approx(runs[1].metrics["eval_loss"], rel=1e-3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -372,3 +373,9 @@ def test_a_checkpoint_that_does_not_read_back_costs_no_older_one(
     found = checkpoints.newest()
     assert found is not None
     assert found.state.step == 2
+
+
+def test_an_evaluation_without_a_figure_can_be_gone_on_from(tmp_path: Path) -> None:
+    """JSON has no infinity; a metric that is undefined so far must not end every resume."""
+    for best in (Best(1, 0, -math.inf, math.inf), Best(1, 0, math.inf, math.inf), Best(1, 0, 0.5, 0.25)):
+        assert Best.from_json(json.loads(durable.to_json(best.to_json()))) == best

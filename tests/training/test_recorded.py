@@ -149,7 +149,7 @@ def interrupted_in_the_first_phase(made: Any, run: Path, cache: Path) -> None:
         engine_of(made, run, cache, observers=[stop]).train()
 
 
-def test_a_phase_begun_on_rows_goes_on_with_them_once_there_is_room(
+def test_what_was_refused_stays_so_when_a_run_goes_on_and_there_is_room(
     made: Any, unrecorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
@@ -157,7 +157,7 @@ def test_a_phase_begun_on_rows_goes_on_with_them_once_there_is_room(
         interrupted_in_the_first_phase(made, tmp_path / "run", tmp_path / "cache")
     resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
     resumed.train()
-    assert [e.values["source"] for e in resumed.run.events("phase")] == ["rows", "rows", "group 1, float16"]
+    assert [e.values["source"] for e in resumed.run.events("phase")] == ["rows", "rows", "rows"]
     assert losses(resumed)[:STEPS] == losses(unrecorded)[:STEPS]
 
 
@@ -172,8 +172,8 @@ def test_a_phase_goes_on_in_the_precision_it_was_begun_in(
     resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
     resumed.train()
     sources_ = [e.values["source"] for e in resumed.run.events("phase")]
-    assert sources_ == ["head, float16", "head, float16", "group 1, float32"]
-    assert losses(resumed)[:STEPS] == losses(unbroken)[:STEPS]
+    assert sources_ == ["head, float16", "head, float16", "group 1, float16"]
+    assert losses(resumed) == losses(unbroken)
 
 
 def test_another_configuration_is_never_answered_from_the_store(made: Any, tmp_path: Path) -> None:
@@ -201,6 +201,40 @@ def test_a_value_too_large_for_half_precision_is_recorded_in_single(made: Any, t
         engine.train()
     assert any("not finite in float16: recorded in float32" in text for text in notices(engine))
     assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float32", "group 1, float16"]
+
+
+def test_both_boundaries_of_a_pass_may_hold_values_too_large_for_half_precision(made: Any, tmp_path: Path) -> None:
+    real = record._kept_positions
+
+    def large_in_the_pass(hidden: Any, boundary: Any, lengths: Any) -> Any:
+        kept = real(hidden, boundary, lengths)
+        return kept + 1e5 if len(lengths) > 1 else kept
+
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(record, "_kept_positions", large_in_the_pass):
+        engine.train()
+    assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float32", "group 1, float32"]
+
+
+def test_where_the_budget_is_too_small_for_all_phases_the_first_keeps_its_recording(made: Any, tmp_path: Path) -> None:
+    whole = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
+    whole.train()
+    taken = {e.values["boundary"]: e.values["bytes"] for e in whole.run.events("recorded")}
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache", budget_bytes=taken["head"] + 1)
+    engine.train()
+    assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float16", "rows"]
+    assert any("not recorded at group 1" in text and "the budget is" in text for text in notices(engine))
+    assert losses(engine)[:STEPS] == losses(whole)[:STEPS]
+
+
+def test_rows_held_out_that_would_not_fit_cost_no_pass_over_the_training_rows(made: Any, tmp_path: Path) -> None:
+    whole = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
+    whole.train()
+    taken = sum(e.values["bytes"] for e in whole.run.events("recorded") if e.values["boundary"] == "head")
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache", budget_bytes=taken - 1)
+    engine.train()
+    assert not entries(tmp_path / "cache")
+    assert not any("recording" in text for text in notices(engine))
 
 
 def test_memory_that_does_not_suffice_for_the_check_is_called_so(made: Any, unrecorded: Any, tmp_path: Path) -> None:

@@ -57,13 +57,6 @@ class _Stop(Exception):
     """Leaves a forward early, once the last boundary is reached."""
 
 
-def lowest_group(groups: LayerGroups, trained: set[str]) -> str | None:
-    """The lowest group that trains, None where the stem does (nothing can be recorded then)."""
-    if STEM in trained:
-        return None
-    return next(name for name in groups.names if name in trained)
-
-
 def entry_module(groups: LayerGroups, model: nn.Module, group: str, inputs: dict[str, torch.Tensor]) -> str | None:
     """The module whose input is the boundary below `group`; None where there is no such single call."""
     if group != HEAD:
@@ -141,10 +134,14 @@ def entering_head(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch
 def numbers_entering(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
     """How many numbers of each row enter each group, in a forward of these inputs; without groups that have no entry.
 
+    Of a decoder's layers what the encoder gives is counted, which they read.
+
     Args:
         model: In eval mode.
     """
-    entries = {name: entry_module(groups, model, name, inputs) for name in groups.names if name != STEM}
+    names = [name for name in groups.names if name != STEM]
+    encoders = {name: path for name in names if (path := encoder_of(groups, model, name)) is not None}
+    entries = {name: entry_module(groups, model, name, inputs) for name in names if name not in encoders}
     found: dict[str, int] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -154,9 +151,21 @@ def numbers_entering(groups: LayerGroups, model: nn.Module, inputs: dict[str, to
 
         return hook
 
-    with pre_hooks(model, {path: note(name) for name, path in entries.items() if path is not None}), torch.no_grad():
-        model(**inputs)
-    return found
+    given: list[int] = []
+    handles = [
+        model.get_submodule(path).register_forward_hook(
+            lambda module, args, output: given.append(first_of_output(output)[0].numel())
+        )
+        for path in set(encoders.values())
+    ]
+    try:
+        hooks = {path: note(name) for name, path in entries.items() if path is not None}
+        with pre_hooks(model, hooks), torch.no_grad():
+            model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {**found, **{name: given[0] for name in encoders if given}}
 
 
 def _only_pools(module: nn.Module) -> bool:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from unfreeze.models.layers import HEAD, STEM
 
-# What a plain CPU does; only the ratio of the two matters, and recording rarely hangs on it.
-FLOPS_PER_SECOND = 1.0e11
+# What plain devices do, orders of magnitude; only the ratio to the disk matters. On a CPU recording rarely hangs on it;
+# a GPU computes a small model's layers again in less time than their output is read.
+FLOPS_PER_SECOND = {"cpu": 1.0e11, "mps": 2.0e12, "cuda": 3.0e13}
 DISK_BYTES_PER_SECOND = 3.0e8
 # Trained on in half precision, measured in single precision.
 BYTES_PER_NUMBER, BYTES_PER_MEASURED_NUMBER = 2, 4
@@ -37,6 +38,8 @@ class RowFacts:
         recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
             a run does must not depend on what happens to lie on the disk.
         views: Variants of each training row that are recorded.
+        head_reads_tokens: Whether the head reads every token of a text, not one vector of it.
+        flops_per_second: Of the device; see `FLOPS_PER_SECOND`.
     """
 
     train_tokens: int
@@ -49,6 +52,8 @@ class RowFacts:
     numbers_at: Mapping[str, int] | None = None
     recorded: frozenset[str] = frozenset()
     views: int = 1
+    head_reads_tokens: bool = False
+    flops_per_second: float = FLOPS_PER_SECOND["cpu"]
 
 
 class Decision(NamedTuple):
@@ -157,7 +162,7 @@ def _candidate(boundary: str, epochs: float, evaluations: int, sizes: Mapping[st
     names = list(sizes)
     below = sum(sizes[n] for n in names[: names.index(boundary)] if n != STEM)
     positions = facts.train_rows, facts.held_out_rows
-    if boundary != HEAD:
+    if boundary != HEAD or facts.head_reads_tokens:
         positions = facts.train_tokens, facts.held_out_tokens
     width = facts.width
     if facts.numbers_at is not None:
@@ -165,7 +170,7 @@ def _candidate(boundary: str, epochs: float, evaluations: int, sizes: Mapping[st
     numbers = facts.views * positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
         boundary,
-        2 * below / FLOPS_PER_SECOND,
+        2 * below / facts.flops_per_second,
         epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
         # 8 bytes a row say where it starts.
         numbers * width + 8 * (facts.views * facts.train_rows + facts.held_out_rows),

@@ -42,6 +42,13 @@ class Refused(Exception):
     """The frozen part cannot be recorded for this model; the message says why, for the user."""
 
 
+class OverBudget(Refused):
+    """What would be recorded takes more than the budget."""
+
+    def __init__(self, wanted: int, budget: int) -> None:
+        super().__init__(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget / 1e6:,.0f} MB")
+
+
 class Overflow(Refused):
     """A value is too large for the stored precision; `group` names the boundary."""
 
@@ -266,7 +273,8 @@ def record(
         check_stop: Called while another run records the same; may raise to stop.
 
     Raises:
-        Refused: The budget is too small, or taken by runs at work. `Overflow`: a value is not finite.
+        OverBudget: The budget is too small.
+        Refused: It is taken by runs at work. `Overflow`: a value is not finite.
         ResourceError: E-DISK.
     """
     lengths = np.asarray([e.length for e in examples])
@@ -301,10 +309,10 @@ def _make(
     on_row: Callable[[int], None],
     keep: Collection[str],
 ) -> None:
-    kept = [lengths if c.boundary.reads == "all" else np.ones_like(lengths) for c in checked]
+    kept = [kept_lengths(c.boundary, lengths) for c in checked]
     wanted = sum(stored_bytes(k, c.boundary.width, c.dtype) for k, c in zip(kept, checked, strict=True))
     if wanted > budget_bytes:
-        raise Refused(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget_bytes / 1e6:,.0f} MB")
+        raise OverBudget(wanted, budget_bytes)
     gone, fits = make_room(places[0].parent, wanted, budget_bytes, keep)
     for key in gone:
         say(f"the recorded activations {key[:8]} of an earlier run made room")
@@ -360,6 +368,11 @@ def _pass(
                         writer.put(int(i), one)
             done += len(part)
             on_row(done)
+
+
+def kept_lengths(boundary: Boundary, lengths: np.ndarray) -> np.ndarray:
+    """Of rows of these lengths in tokens, how many positions are kept at a boundary, (rows,)."""
+    return lengths if boundary.reads == "all" else np.ones_like(lengths)
 
 
 def _kept_positions(hidden: torch.Tensor, boundary: Boundary, lengths: np.ndarray) -> torch.Tensor:

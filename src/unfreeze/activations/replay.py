@@ -166,10 +166,12 @@ class _Chain:
         if len(at_boundary) != 1 or at_boundary[0].only is None:
             return None
         dtype, modules, current = at_boundary[0].only.dtype, [first], at_boundary[0].output
+        version = at_boundary[0].version_of_output
         while current is not values["logits"]:
             following = [call for call in calls if call.only is current and call.module not in modules]
-            if not following:
+            if not following or following[-1].version != version:
                 return None
+            version = following[-1].version_of_output
             modules.append(following[-1].module)  # the outermost
             current = following[-1].output
         return cls(tuple(modules), dtype, type(output), arguments)
@@ -183,11 +185,18 @@ class _Chain:
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a module: its argument where it has a single one, a tensor; and its output."""
+    """One call of a module: its argument where it has a single one, a tensor; and its output.
+
+    Attributes:
+        version, version_of_output: How often each had been changed in place when the call was over. Trap: of two
+            modules that take one tensor, the second may have changed it (``nn.ReLU(inplace=True)``): that is no chain.
+    """
 
     module: nn.Module
     only: torch.Tensor | None
     output: Any
+    version: int
+    version_of_output: int
 
 
 class _Watched:
@@ -210,7 +219,12 @@ class _Watched:
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         is_single = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
-        self.calls.append(_Call(module, args[0] if is_single else None, output))
+        only = args[0] if is_single else None
+        self.calls.append(_Call(module, only, output, _version(only), _version(output)))
+
+
+def _version(value: Any) -> int:
+    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
 
 
 def _wholly_of(model: nn.Module, modules: Sequence[nn.Module], boundary: str) -> list[nn.Module]:

@@ -35,6 +35,7 @@ from unfreeze.types import Example
 
 _FACTS = "store.json"
 FORMAT_VERSION = 2
+_MAKE_INPUTS = ("torch", "transformers", "numpy", "pillow", "soundfile", "soxr")
 _LOCK_PREFIX = ".lock-"
 _SECONDS_BETWEEN_TRIES, _SECONDS_IN_USE = 0.2, 600
 DTYPES = {"float16": np.float16, "float32": np.float32}
@@ -75,11 +76,14 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        self.starts: np.ndarray = np.load(folder / "starts.npy")
+        # Mapped, not read: what a phase takes must not grow with the rows. As plain arrays: a memmap's slices are objects
+        # of its class, made one a row.
+        self.starts: np.ndarray = np.load(folder / "starts.npy", mmap_mode="r").view(np.ndarray)
         self.width = int(self.facts["width"])
         dtype = DTYPES[self.facts["dtype"]]
         shape = (int(self.starts[-1]), self.width)
-        self.values = np.memmap(folder / "values.bin", dtype=dtype, mode="r", shape=shape)
+        mapped = np.memmap(folder / "values.bin", dtype=dtype, mode="r", shape=shape)
+        self.values: np.ndarray = mapped.view(np.ndarray)
 
     @classmethod
     def open(cls, folder: Path) -> tuple[Store | None, str | None]:
@@ -254,8 +258,8 @@ def bytes_held(folder: Path) -> int:
 
 def facts_of_rows(examples: Sequence[Example], batch_tokens: int) -> dict[str, Any]:
     """What recorded values depend on beside the model and the boundary."""
-    # Pillow decodes and resizes pictures, unfreeze itself brings rows into their form.
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "pillow")}
+    # Pillow decodes and resizes pictures, soundfile and soxr decode and resample sound, unfreeze brings rows into form.
+    versions = {name: importlib.metadata.version(name) for name in _MAKE_INPUTS}
     versions["unfreeze"] = unfreeze.__version__
     return {"rows": _content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
 

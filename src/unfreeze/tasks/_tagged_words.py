@@ -79,6 +79,7 @@ class TagsWords(Task):
     """
 
     splits_long_rows: ClassVar[bool] = True
+    answers_every_token = True
 
     # what the columns are ----------------------------------------------------------------------------------------
 

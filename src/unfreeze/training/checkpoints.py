@@ -12,6 +12,7 @@ hash is part of the run's identity. Which checkpoint is the newest is computed f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ class Best:
     Attributes:
         step: After which update.
         phase: Index of the phase.
-        value: Of the selection metric.
+        value: Of the selection metric; infinite, on the worse side, where that was undefined.
         loss: On the validation rows; decides between equal values.
     """
 
@@ -42,6 +43,18 @@ class Best:
     phase: int
     value: float
     loss: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Trap: JSON has no infinity, and ours writes null for it; here it is a word that `float` reads."""
+        return {**asdict(self), "value": _as_number(self.value), "loss": _as_number(self.loss)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Best:
+        return cls(int(stored["step"]), int(stored["phase"]), float(stored["value"]), float(stored["loss"]))
+
+
+def _as_number(value: float) -> float | str:
+    return value if math.isfinite(value) else repr(value)
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class TrainState:
         touched: Names of the parameters that have been trained so far.
         seconds: Training time so far, before and after every resume.
         source: Where the inputs of the phase come from; see `sources.Source`.
+        decided: What was decided of each boundary so far; see `Sources.decided`.
         first_loss: Of the run's first step; None before it.
         steps_above: Steps in a row whose loss was far above it.
         micro_batch_tokens: The budget since memory was not enough for the plan's; 0: the plan's.
@@ -70,13 +84,14 @@ class TrainState:
     touched: tuple[str, ...] = ()
     seconds: float = 0.0
     source: str = ""
+    decided: Mapping[str, str] = field(default_factory=dict)
     first_loss: float | None = None
     steps_above: int = 0
     micro_batch_tokens: int = 0
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
-        best = Best(**stored["best"]) if stored["best"] else None
+        best = Best.from_json(stored["best"]) if stored["best"] else None
         return replace(cls(**{**stored, "best": None, "touched": tuple(stored["touched"])}), best=best)
 
 
@@ -180,7 +195,8 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     save_file({n: t.contiguous() for n, t in checkpoint.weights.items()}, folder / "weights.safetensors")
     if checkpoint.moments:
         save_file({n: t.contiguous() for n, t in checkpoint.moments.items()}, folder / "moments.safetensors")
-    durable.write_json(folder / "state.json", asdict(checkpoint.state))
+    state, best = asdict(checkpoint.state), checkpoint.state.best
+    durable.write_json(folder / "state.json", {**state, "best": best.to_json() if best is not None else None})
 
 
 def _read(folder: Path) -> Checkpoint:

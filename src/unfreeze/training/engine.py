@@ -251,7 +251,7 @@ class Engine:
         self.source = self.sources.of(index, self.state.source if self.state.phase_step else "")
         if self.state.phase_step:
             check_same_source(self.state.source, self.source.description, str(self.run.folder))
-        self.state = replace(self.state, source=self.source.description)
+        self.state = replace(self.state, source=self.source.description, decided=self.sources.decided)
 
     def _begin_to_touch(self, index: int, trainable: Mapping[str, torch.nn.Parameter]) -> None:
         touched = tuple(dict.fromkeys([*self.state.touched, *trainable]))
@@ -553,7 +553,8 @@ class Engine:
             found = self.evaluate()
         is_best = self._is_better(found)
         if is_best:
-            best = Best(self.state.step, self.state.phase, self._value(found), found.loss)
+            loss = found.loss if math.isfinite(found.loss) else math.inf
+            best = Best(self.state.step, self.state.phase, self._value(found), loss)
             self.state = replace(self.state, best=best, stale_evaluations=0)
             self.checkpoints.save_best(self.state, self._weights())
         else:
@@ -624,6 +625,7 @@ class Engine:
         if found is None:
             return
         self.state, self.moments = found.state, found.moments
+        self.sources.keep_to(self.state.decided)
         self._load(found.weights)
         self._tell("resumed", phase=self.state.phase, phase_step=self.state.phase_step)
 

@@ -7,10 +7,12 @@ not trained on are recorded in float32, so that their figures are the whole mode
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,20 @@ import torch
 from unfreeze.activations.boundary import Boundary
 from unfreeze.activations.record import (
     Checked,
+    OverBudget,
     Overflow,
     Refused,
     check,
     find_boundary,
     inputs_like,
+    kept_lengths,
     probe_rows,
     record,
 )
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows, Views
-from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of
+from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of, stored_bytes
+from unfreeze.durable import sha256_of_file
 from unfreeze.errors import ResourceError
 from unfreeze.machine import forward_tokens, is_out_of_memory
 from unfreeze.models.layers import LayerGroups, device_of
@@ -40,6 +45,9 @@ from unfreeze.types import Example
 
 FROM_ROWS = "rows"
 EXACT = "float32"
+# Of rows that are measured once and not trained on, at most so many numbers each are worth their disk: a vector for the
+# head, of any model.
+_NUMBERS_OF_A_MEASURED_ROW = 4096
 
 
 @dataclass(frozen=True)
@@ -87,27 +95,36 @@ class Sources:
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
         self._refused: set[str] = set()
-        # Boundary to the precision with which a phase was begun that goes on now.
+        # Boundary to the precision that was decided before this process.
         self._begun: dict[str, str] = {}
         # Keys of all that this run has recorded or used.
         self._own: set[str] = set()
-        self._digests: dict[tuple[str, ...], str] = {}
+        # Of each group's weights; of the buffers and the code under "".
+        self._digests: dict[str, str] = {}
         # By identity; the rows are kept with it, or another list might get their place in memory.
         self._rows_seen: dict[int, tuple[dict[str, Any], Sequence[Example]]] = {}
+
+    @property
+    def decided(self) -> dict[str, str]:
+        """Of each boundary that was looked at, the precision of its recording, or ``rows`` where it was refused."""
+        made = {boundary: checked.dtype for boundary, (checked, _) in self._made.items()}
+        return {**self._begun, **made, **dict.fromkeys(sorted(self._refused), FROM_ROWS)}
+
+    def keep_to(self, decided: Mapping[str, str]) -> None:
+        """Go by what was decided before a resume: with a head that has trained since, it might be otherwise."""
+        self._refused |= {boundary for boundary, found in decided.items() if found == FROM_ROWS}
+        self._begun |= {boundary: found for boundary, found in decided.items() if found != FROM_ROWS}
 
     def of(self, index: int, begun_with: str = "") -> Source:
         """The source of a phase.
 
         Args:
             index: Of the phase; the model is in the state in which it begins, or goes on.
-            begun_with: `Source.description` of a phase that goes on: rows stay rows though they could be recorded now,
-                and a precision is not decided again with a head that has trained.
+            begun_with: `Source.description` of a phase that goes on: rows stay rows though they could be recorded now.
         """
         boundary = self.phases[index].boundary
         if boundary is None or boundary in self._refused or begun_with == FROM_ROWS:
             return self.rows
-        if begun_with:
-            self._begun[boundary] = begun_with.rpartition(", ")[2]
         if boundary not in self._made:
             self._record_from(index)
         if boundary not in self._made:
@@ -124,16 +141,29 @@ class Sources:
 
         Another run with the same frozen part, of another rate or seed, finds them there.
         """
-        self._digests.clear()
         if self._measured is None:
             return rows
         checked, replay = self._measured
+        if not self._is_worth_recording(checked, rows):
+            return rows
         try:
             (store,) = self._recorded([checked], rows, is_measured=True)
         except (Refused, ResourceError, OSError) as error:
             self._refuse_recording([checked], error)
             return rows
         return RecordedRows(rows, checked, store, replay)
+
+    def _is_worth_recording(self, checked: Checked, rows: Rows) -> bool:
+        """Whether rows that are measured once are recorded, or lie there already.
+
+        Another run would find them; but what takes much disk is quicker to compute than to write, and would drive out
+        what is trained on.
+        """
+        if checked.boundary.reads != "all" and checked.boundary.width <= _NUMBERS_OF_A_MEASURED_ROW:
+            return True
+        exact = replace(checked, dtype=EXACT)
+        key = key_of(self._facts(exact, rows.examples, self._weights_below(checked.boundary)))
+        return (Path(self.settings.cache.folder) / key).is_dir()
 
     @functools.cached_property
     def _measured(self) -> tuple[Checked, Replay] | None:
@@ -159,25 +189,59 @@ class Sources:
         self._digests.clear()  # phases have trained since
         wanted = [b for b in self._sharing(index) if b not in self._refused]
         checked = [c for c in map(self._checked, wanted) if c is not None]
-        if not checked:
-            return
+        own = [c for c in checked if c.boundary.group == self.phases[index].boundary]
         try:
             try:
-                stores = [self._recorded(checked, self.viewed)]
+                checked, stores = self._recorded_whole(checked)
+            except OverBudget as error:
+                if not own or own == checked:
+                    raise
+                # Later phases do without, rather than all.
+                self._refuse_recording([c for c in checked if c not in own], error)
+                checked, stores = self._recorded_whole(own)
+        except (Refused, ResourceError, OSError) as error:
+            self._refuse_recording(checked, error)
+            return
+        self._keep(checked, stores)
+
+    def _recorded_whole(self, checked: Sequence[Checked]) -> tuple[list[Checked], list[list[Store]]]:
+        """Stores of the training rows and of the validation rows, one for each boundary.
+
+        Returns:
+            The boundaries in the precision that was recorded; the stores.
+        """
+        checked = list(checked)
+        while True:
+            self._check_budget(checked)
+            try:
+                stores = [self._recorded(checked, self.viewed)] if checked else []
+                break
             except Overflow as overflow:
                 # The few rows of the check had no such value. In single precision, which is what the design promises.
                 self.tell("notice", text=f"{overflow}: recorded in {EXACT}")
                 checked = [replace(c, dtype=EXACT) if c.boundary.group == overflow.group else c for c in checked]
-                stores = [self._recorded(checked, self.viewed)]
-            if self.rows.validation is not None:
-                stores.append(self._recorded(checked, self.rows.validation, is_measured=True))
-        except (Refused, ResourceError, OSError) as error:
-            self._refuse_recording(checked, error)
-            return
+        if checked and self.rows.validation is not None:
+            stores.append(self._recorded(checked, self.rows.validation, is_measured=True))
+        return checked, stores
+
+    def _check_budget(self, checked: Sequence[Checked]) -> None:
+        """Raises OverBudget before a pass over the training rows, where those held out would not fit beside them."""
+        rows: list[tuple[Rows, str | None]] = [(self.viewed, None)]
+        if self.rows.validation is not None:
+            rows.append((self.rows.validation, EXACT))
+        wanted = sum(
+            stored_bytes(kept_lengths(c.boundary, r.lengths), c.boundary.width, dtype or c.dtype)
+            for r, dtype in rows
+            for c in checked
+        )
+        if wanted > self.settings.cache.budget_bytes:
+            raise OverBudget(wanted, self.settings.cache.budget_bytes)
+
+    def _keep(self, checked: Sequence[Checked], stores: Sequence[Sequence[Store]]) -> None:
         for position, c in enumerate(checked):
-            own = [made[position] for made in stores]
-            self._made[c.boundary.group] = (c, own)
-            size = sum(s.bytes for s in own)
+            of_both = [made[position] for made in stores]
+            self._made[c.boundary.group] = (c, of_both)
+            size = sum(s.bytes for s in of_both)
             self.tell(
                 "recorded",
                 boundary=c.boundary.group,
@@ -237,13 +301,19 @@ class Sources:
         return None
 
     def _weights_below(self, boundary: Boundary) -> str:
-        """Computed once for what is decided and recorded at one time."""
-        if boundary.below not in self._digests:
-            self._digests[boundary.below] = _digest_of(self.model, self.groups, boundary.below)
-        return self._digests[boundary.below]
+        return self._weights_of(boundary.below)
 
     def _weights_above(self, boundary: Boundary) -> str:
-        return _digest_of(self.model, self.groups, [n for n in self.groups.names if n not in boundary.below])
+        return self._weights_of([n for n in self.groups.names if n not in boundary.below])
+
+    def _weights_of(self, names: Sequence[str]) -> str:
+        """Each group is gone through once for what is decided and recorded at one time."""
+        if not self._digests:
+            self._digests = {name: _digest_of(self.groups.parameters(name)) for name in self.groups.names}
+            self._digests[""] = _digest_of(dict(self.model.named_buffers())) + _code_of(self.model)
+        return hashlib.sha256(
+            " ".join([*(self._digests[name] for name in names), self._digests[""]]).encode()
+        ).hexdigest()
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
         self._refused |= set(groups)
@@ -322,7 +392,8 @@ class Sources:
         return self._rows_seen[id(examples)][0]
 
 
-# Of a configuration, what says nothing of the frozen layers in eval mode; beside all that has "drop" in its name.
+# Of a configuration, what says nothing of the frozen layers in eval mode; beside rates of dropout, which are numbers
+# with "drop" in their name. Trap: ESM's `token_dropout`, true or false, scales in eval mode, too.
 _NAMES_ALONE = {
     *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),
     *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
@@ -335,23 +406,34 @@ def _configuration_of(model: torch.nn.Module) -> str:
     def kept(values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {k: kept(v) for k, v in values.items() if k not in _NAMES_ALONE and "drop" not in str(k)}
+        return {k: kept(v) for k, v in values.items() if k not in _NAMES_ALONE and not _is_dropout(str(k), v)}
 
     config: Any = getattr(model, "config", None)
     described = kept(config.to_dict()) if hasattr(config, "to_dict") else {}
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _digest_of(model: torch.nn.Module, groups: LayerGroups, names: Sequence[str]) -> str:
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for group in names:
-        for name, parameter in groups.parameters(group).items():
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(_bytes_of(parameter))
-    for name, buffer in model.named_buffers():
-        digest.update(name.encode())
-        digest.update(_bytes_of(buffer))
+def _is_dropout(name: str, value: Any) -> bool:
+    return "drop" in name and not isinstance(value, bool)
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def _code_of(model: torch.nn.Module) -> str:
+    """The model's class, and SHA-256 of all files of code that no package of a known version brings."""
+    files = set()
+    for kind in {type(module) for module in model.modules()}:
+        if kind.__module__.partition(".")[0] not in ("torch", "transformers", "unfreeze"):
+            with contextlib.suppress(TypeError):  # made in a session, in no file
+                files.add(inspect.getsourcefile(kind))
+    known = sorted(Path(file) for file in files if file is not None and Path(file).is_file())
+    return " ".join([type(model).__name__, *map(sha256_of_file, known)])
 
 
 def _bytes_of(tensor: torch.Tensor) -> Any:

@@ -70,7 +70,7 @@ class SeenWords:
         names = [n for n, p in model.named_parameters(remove_duplicate=False) if p is table.weight]
         if len(names) != 1 or names[0] not in trained:
             return None  # tied to an output layer, whose gradient reaches every word; or frozen throughout
-        ids = occurring(task, examples)
+        ids = occurring(task, examples, table.num_embeddings)
         if len(ids) > _LARGEST_SHARE * table.num_embeddings or not _only_looks_up(task, model, table, examples):
             return None
         return cls(names[0], table, ids)
@@ -122,11 +122,14 @@ class SeenWords:
         return F.embedding(places, self.parameter, self._padding)
 
 
-def occurring(task: Task, examples: Sequence[Example]) -> np.ndarray:
-    """Ids of all words in `examples`, and what fills short rows of a batch; ascending."""
-    ordered = sorted(examples, key=lambda e: e.length)
-    filled = task.collate([ordered[0], ordered[-1]]).inputs["input_ids"].numpy()
-    return np.unique(np.concatenate([filled.ravel(), *(np.asarray(e.inputs["input_ids"]).ravel() for e in examples)]))
+def occurring(task: Task, examples: Sequence[Example], known: int) -> np.ndarray:
+    """Ids of all words in `examples`, of `known` ones, and what fills short rows of a batch; ascending."""
+    shortest, longest = min(examples, key=lambda e: e.length), max(examples, key=lambda e: e.length)
+    occurs = np.zeros(known, dtype=bool)
+    occurs[task.collate([shortest, longest]).inputs["input_ids"].numpy()] = True
+    for example in examples:
+        occurs[example.inputs["input_ids"]] = True
+    return np.flatnonzero(occurs)
 
 
 def _only_looks_up(task: Task, model: nn.Module, table: nn.Embedding, examples: Sequence[Example]) -> bool:
