@@ -7,7 +7,8 @@ and processor -> encoded rows -> facts. No weights are loaded and nothing is wri
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,9 +118,12 @@ def prepare(
         splits = splits.changed(lambda table: task.completed(table, label))
     # Of the files that rows name, only those of the columns that are read are ever opened.
     splits = splits.changed(lambda table: table.reading(task.files_read(roles)))
+    is_test_named = test is not None or recipe.data.test is not None
+    splits, unasked = (splits, []) if is_test_named else _without_test_rows_that_have_no_label(splits, task, roles)
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
+    notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
-    splits, more = _sampled(splits, recipe)
+    splits, more = _sampled(splits, task, roles, recipe)
     splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.label_names)
     config = load_config(source, allow_remote_code=allow_remote_code)
@@ -259,6 +263,17 @@ def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
     )
 
 
+def _without_test_rows_that_have_no_label(splits: Splits, task: Task, roles: Roles) -> tuple[Splits, list[str]]:
+    """Competitions and many data sets of the Hub keep the labels of their test rows back: those are for `predict`."""
+    table, labels = splits.test, (roles.label,) if isinstance(roles.label, str) else roles.label or ()
+    if table is None or not len(table) or not task.needs_label:
+        return splits, []
+    if set(labels) <= set(table.columns) and len(unlabelled_rows(table, roles, task.is_unlabelled)) < len(table):
+        return splits, []
+    note = f"none of the {len(table):,} test rows has a label: they are left out, and are there for unfreeze predict"
+    return _replaced(splits, "test", None), [note]
+
+
 def _with_usable_labels(splits: Splits, task: Task, roles: Roles, *, drop: bool) -> tuple[Splits, list[str]]:
     notes = []
     for name in ("train", "validation", "test"):
@@ -300,14 +315,34 @@ def _replaced(splits: Splits, name: str, table: Table | None) -> Splits:
     return dataclasses.replace(splits, **changes)
 
 
-def _sampled(splits: Splits, recipe: Recipe) -> tuple[Splits, list[str]]:
+def _sampled(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
     wanted, n = recipe.data.train_rows, len(splits.train)
     if wanted is None or wanted >= n:
         return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
-    chosen = np.sort(generator(recipe.seed, "train rows").choice(n, wanted, replace=False))
-    return _replaced(splits, "train", splits.train.select(chosen)), [
+    draw = generator(recipe.seed, "train rows")
+    chosen = draw.choice(n, wanted, replace=False)
+    if (labels := task.labels_to_keep(splits.train, roles)) is not None:
+        chosen = _with_every_label(chosen, labels, draw.permutation(n))
+    return _replaced(splits, "train", splits.train.select(np.sort(chosen))), [
         f"{wanted:,} of {n:,} training rows, drawn by seed"
     ]
+
+
+def _with_every_label(chosen: np.ndarray, labels: Sequence[Collection[str]], order: np.ndarray) -> np.ndarray:
+    """As many rows, some exchanged for the first ones in `order` that bring missing labels, while there is room."""
+    counts = Counter(label for i in chosen for label in labels[i])
+    kept, added = [int(i) for i in chosen], []
+    for candidate in map(int, order):
+        if all(label in counts for label in labels[candidate]):
+            continue
+        spare = next((i for i in kept if all(counts[label] > 1 for label in labels[i])), None)
+        if spare is None:
+            break  # more labels than rows
+        kept.remove(spare)
+        counts.subtract(labels[spare])
+        counts.update(labels[candidate])
+        added.append(candidate)
+    return np.asarray(kept + added, dtype=np.int64)
 
 
 def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
@@ -324,6 +359,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     division = divide(
         rows,
         strata=task.strata(table, roles),
+        labels=task.labels_to_keep(table, roles),
         groups=table.column(roles.group) if roles.group else together,
         duplicates=duplicate_sets(map(str, together) if roles.group and together else task.contents(table, roles)),
         fraction=fraction,

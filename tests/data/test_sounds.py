@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
+from unfreeze.data import pictures
+from unfreeze.data.columns import file_columns
 from unfreeze.data.sounds import check, decode, encoded, facts_of
+from unfreeze.data.sources import read
 from unfreeze.errors import DataError
 
 RATE = 8000
@@ -129,3 +133,24 @@ class TestRefusals:
 def test_one_sample_is_a_recording() -> None:
     found: Any = decode(saved(TONE[:1]), "a", 16000)
     assert len(found) >= 1
+
+
+def test_samples_from_python_are_a_recording_with_one_channel_or_several() -> None:
+    tone = np.sin(np.arange(800) / 10).astype(np.float32)
+    rows = [
+        {"clip": {"array": a, "sampling_rate": 8000}, "label": "x"} for a in (tone, np.stack([tone, tone]), list(tone))
+    ]
+    table = read(rows).train
+    assert file_columns(table, "audio") == ["clip"]
+    assert not file_columns(table, "image")
+    for row in table:
+        assert np.allclose(decode(row.values["clip"]["bytes"], "row", 8000), tone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["clip", "image", "wav"])
+def test_files_in_a_column_are_told_by_what_they_are_and_not_by_its_name(name: str) -> None:
+    sound = {"bytes": encoded(np.zeros(80, np.float32), 8000)["bytes"], "path": None}
+    picture = pictures.encoded_picture(Image.new("RGB", (4, 4)))
+    for file, kind in ((sound, "audio"), (picture, "image"), ({"bytes": None, "path": "a.flac"}, "audio")):
+        table = read([{name: file, "label": "x"}]).train
+        assert file_columns(table, kind) == [name], (file, kind)

@@ -153,3 +153,12 @@ def test_of_a_few_large_groups_the_smallest_is_held_out_and_said() -> None:
     found = divide(100, strata=[i % 2 for i in range(100)], groups=groups, fraction=0.1, seed=0)
     assert {groups[i] for i in found.validation} == {"c"}
     assert any("20 rows, 20.0% instead of 10.0%" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_label_of_rows_with_several_keeps_a_row_in_train(seed: int) -> None:
+    """One stratum a row cannot see to it: here all rows have the same, and each label two rows or one."""
+    labels = [{f"a {i}", f"b {i // 2}"} for i in range(40)] + [{"usual"}] * 60
+    division = divide(100, strata=[0] * 100, labels=labels, fraction=0.3, test_fraction=0.2, seed=seed)
+    assert {label for i in division.train for label in labels[i]} == {label for row in labels for label in row}
+    assert len(division.validation) == 30

@@ -245,6 +245,18 @@ def test_da_09_rows_without_a_label_are_named_and_can_be_left_out():
     assert any("2 rows of train without a label were left out" in note for note in kept["notes"])
 
 
+@pytest.mark.parametrize("has_column", [True, False])
+def test_da_09_test_rows_whose_labels_were_kept_back_are_left_out_and_said(has_column):
+    """As competitions have them: `predict` answers them."""
+    put("data/train.csv", csv_text(ROWS))
+    put("data/test.csv", csv_text([(text, "") for text, _ in ROWS]) if has_column else "text\nwhat is this\nand this\n")
+    found = accepted("data")["data"]
+    assert "test" not in found["rows"]
+    assert any("test rows has a label: they are left out" in note for note in found["notes"])
+    error = refused("data/train.csv", "--test", "data/test.csv")
+    assert error.startswith(("E-DATA-LABEL", "E-DATA-COLUMN")), "rows that were named for it are not passed over"
+
+
 def test_da_37_more_than_half_of_the_rows_are_not_left_out():
     rows = [*ROWS, *((text, "") for text, _ in [*ROWS, *ROWS[:1]])]
     error = refused(put("x.csv", csv_text(rows)), "--set", "data.drop_unlabelled=true")

@@ -83,3 +83,10 @@ def test_two_systems_are_compared_row_by_row() -> None:
     assert difference.value > 0
     assert parts[0].difference("rouge2") == paired.difference("rouge2")
     assert PairedState.load(paired.state_dict()).difference() == difference
+
+
+def test_vowel_signs_and_accents_that_are_written_apart_belong_to_their_words() -> None:
+    assert rouge("हिंदी भाषा", ["हिंदी बोली"])[0] == pytest.approx(0.5)
+    assert rouge("किताब", ["कीताब"])[0] == 0.0, "single consonants are no words"
+    assert rouge("cafe\u0301 noir", ["café noir"]) == (1.0, 1.0, 1.0)
+    assert rouge("ne_w day", ["ne w day"]) == (1.0, 1.0, 1.0)

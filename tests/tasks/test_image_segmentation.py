@@ -371,6 +371,8 @@ class TestMasks:
         table = read(str(tmp_path / "data")).train
         space = task.learn(table, task.find_roles(table, None, needs_label=True), None)
         assert (space.labels, space.numbers) == (("ground", "thing"), (0, 255))
+        space = task.learn(table, task.find_roles(table, None, needs_label=True), ["wall", "crack"])
+        assert (space.labels, space.numbers) == (("wall", "crack"), (0, 255))
 
     def test_255_is_none_beside_others_and_classes_can_be_left_out(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(3, 1, 255))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unfreeze.errors import DataError, TaskError
+from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.tasks._labels import LabelSpace, canonical, guess_problem_type, is_missing, learn_labels, parts_of
 from unfreeze.types import Row
 
@@ -327,3 +327,10 @@ def test_identifiers_of_hundreds_of_digits_are_classes() -> None:
 def test_lists_that_are_all_empty_name_no_label() -> None:
     with pytest.raises(DataError, match="every list is empty"):
         learn_labels([[], []])
+
+
+def test_several_label_columns_are_no_other_problem_than_they_are() -> None:
+    rows: list[Any] = [(1, 0), (0, 1), (1, 1)]
+    assert learn_labels(rows, columns=("a", "b"), problem_type="multi_label_classification").labels == ("a", "b")
+    with pytest.raises(RecipeError, match="no regression"):
+        learn_labels(rows, columns=("a", "b"), problem_type="regression")

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import unfreeze
+from unfreeze.errors import DataError
 from unfreeze.testing import Architecture, tiny_model
 
 TEXTS = [f"Ada lives in {place} and rents {i} rooms there." for i, place in enumerate(("London", "Oslo") * 15)]
@@ -62,3 +63,13 @@ def test_a_run_is_set_beside_the_model_as_it_was(task: str, architecture: Archit
     assert untouched["difference"]["high"] < 0
     assert [f.code for f in run.findings if f.code.startswith("BASE")] == ["BASE001"]
     assert not (run.folder / "mistakes.json").exists()
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text-generation"])
+@pytest.mark.parametrize("settings", [[], ["data.text=[question, answer]"]])
+def test_texts_of_two_columns_are_not_read_by_half(task: str, settings: list[str], tmp_path: Path) -> None:
+    rows = [{"question": text, "answer": text.upper()} for text in TEXTS]
+    with pytest.raises(DataError) as caught:
+        unfreeze.train(rows, task=task, settings=settings, output=tmp_path / "run")
+    assert caught.value.code == "DATA-COLUMN"
+    assert "data.text=" in str(caught.value.remedy)

@@ -317,3 +317,33 @@ def test_names_of_several_columns_of_ids_become_names() -> None:
     splits = read(datasets.Dataset.from_dict(rows, features=features))
     assert splits.train.row(0).values["ner_tags"] == ["B-PER", "O"]
     assert splits.train.row(0).values["pos_tags"] == ["NN", "VB"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "said"),
+    [
+        ("PER", "such as 'B-PER', but for 'PER' (1 words)"),
+        ("b-PER", "'b-PER'"),
+        ("0", "'0'"),
+        ("L-PER", "in the BILOU scheme (L-PER)"),
+    ],
+)
+def test_one_odd_tag_does_not_make_words_of_all_spans(tag: str, said: str) -> None:
+    rows = [["B-PER", "I-PER", "O"]] * 5 + [["B-PER", tag, "O"]]
+    with pytest.raises(DataError) as caught:
+        learn_tags(rows, None, "tags", lambda i: f"row {i}")
+    assert caught.value.code == "DATA-LABEL"
+    assert said in caught.value.what
+    assert learn_tags([["B", "O", "I"]] * 2, None, "tags", str).types == (), "kinds of words as they are"
+
+
+def test_a_file_of_plain_sentences_is_answered(model: Path, tmp_path: Path) -> None:
+    run = unfreeze.train(
+        ROWS, model=str(model), output=tmp_path / "run", settings=["train.epochs=1", "baselines=false"]
+    )
+    (tmp_path / "new.csv").write_text("text\nAda lives in London.\nGrace sleeps in Rome.\n")
+    answers = list(unfreeze.predict(run, tmp_path / "new.csv"))
+    assert [a.extra["words"][0] for a in answers] == ["Ada", "Grace"]
+    assert [a.label for a in answers] == [
+        a.label for a in run.predict(["Ada lives in London.", "Grace sleeps in Rome."])
+    ]

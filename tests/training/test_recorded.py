@@ -220,7 +220,7 @@ def test_where_the_budget_is_too_small_for_all_phases_the_first_keeps_its_record
     whole = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
     whole.train()
     taken = {e.values["boundary"]: e.values["bytes"] for e in whole.run.events("recorded")}
-    engine = engine_of(made, tmp_path / "run", tmp_path / "cache", budget_bytes=taken["head"] + 1)
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache", budget_bytes=taken["head"] + taken["group 1"] - 1)
     engine.train()
     assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float16", "rows"]
     assert any("not recorded at group 1" in text and "the budget is" in text for text in notices(engine))

@@ -76,8 +76,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        # Mapped, not read: what a phase takes must not grow with the rows. As plain arrays: a memmap's slices are objects
-        # of its class, made one a row.
+        # Mapped, not read: what a phase takes must not grow with the rows. As plain arrays: slices of a memmap are
+        # objects of its class, made one a row.
         self.starts: np.ndarray = np.load(folder / "starts.npy", mmap_mode="r").view(np.ndarray)
         self.width = int(self.facts["width"])
         dtype = DTYPES[self.facts["dtype"]]

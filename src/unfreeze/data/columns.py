@@ -10,6 +10,7 @@ Every choice comes with a sentence that says why.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -419,13 +420,25 @@ def recognised_files(table: Table, kind: str) -> str | None:
 
 def _holds_bytes(table: Table, name: str, wanted: str) -> bool:
     """As the Hub's data sets keep files, ``{bytes, path}``; bytes alone only under a name that says what they are."""
-    is_sound = _key(name) in FILE_NAMES["audio"][:4]
     kind = table.arrow_column(name).type
-    if (wanted == "audio") != is_sound:
-        return False
     if pa.types.is_struct(kind):
-        return holds_bytes(kind)
+        return holds_bytes(kind) and _is_sound(table, name) == (wanted == "audio")
     return bool(pa.types.is_large_binary(kind) and _key(name) in FILE_NAMES[wanted][:4])
+
+
+# WAV, AIFF, FLAC, OGG, MP3 with and without a tag.
+_SOUND = re.compile(rb"RIFF....WAVE|FORM....AIF|fLaC|OggS|ID3|\xff[\xe0-\xff]", re.DOTALL)
+
+
+def _is_sound(table: Table, name: str) -> bool:
+    """Whether the files of a column are sound, by the first one's name, its first bytes, or the column's name."""
+    for value in itertools.islice(table.arrow_column(name), 100):
+        file = value.as_py() or {}
+        if file.get("path") and (kind := media.kind_of(str(file["path"]))) is not None:
+            return kind == "audio"
+        if content := file.get("bytes"):
+            return bool(_SOUND.match(content[:12]))
+    return _key(name) in FILE_NAMES["audio"][:4]
 
 
 def _refuse_files(table: Table) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unfreeze.data import pictures
+from unfreeze.data import pictures, sounds
 from unfreeze.data.files import Reading
 from unfreeze.data.splits import SPLIT_NAMES, Splits
 from unfreeze.data.table import Places, Table, TableBuilder, check_names
@@ -70,7 +70,8 @@ def plain_file(item: Any, place: str, noun: str) -> Any:
     if isinstance(value, Mapping) and "bytes" in value:
         return value
     given = type(item).__name__
-    raise DataError("DATA-ROW", f"a {noun} is a file's name, its bytes or an object of it, not {given}", where=place)
+    kinds = {"picture": "a picture of Pillow's"}.get(noun, "{'array': ..., 'sampling_rate': ...}")
+    raise DataError("DATA-ROW", f"a {noun} is a file's name, its bytes or {kinds}, not {given}", where=place)
 
 
 def _plain(value: Any) -> Any:
@@ -79,6 +80,8 @@ def _plain(value: Any) -> Any:
         return None
     if hasattr(value, "getbands") and hasattr(value, "save"):  # a picture of Pillow's
         return pictures.encoded_picture(value)
+    if isinstance(value, Mapping) and value.keys() >= {"array", "sampling_rate"}:  # as `datasets` decodes sound
+        return _encoded_sound(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     elif isinstance(value, np.generic):
@@ -86,6 +89,17 @@ def _plain(value: Any) -> Any:
     elif isinstance(value, np.ndarray):
         value = value.tolist()
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _encoded_sound(value: Mapping[str, Any]) -> Any:
+    """Its bytes; what is no sound stays as it is, for whoever reads it to refuse."""
+    try:
+        samples = np.asarray(value["array"], np.float32)
+        # Several channels: `datasets` has them before the samples, most others behind.
+        samples = samples.T if samples.ndim == 2 and samples.shape[0] < samples.shape[1] else samples
+        return sounds.encoded(samples, int(value["sampling_rate"]))
+    except (TypeError, ValueError, RuntimeError):
+        return dict(value)
 
 
 def _from_columns(columns: Mapping[Any, Any], name: str) -> Table:

@@ -95,7 +95,7 @@ def encoded(samples: np.ndarray, rate: int) -> dict[str, bytes | None]:
     """A recording as a row keeps one that has no file, as the Hub's data sets do.
 
     Args:
-        samples: (samples,), -1 to 1.
+        samples: (samples,) or (samples, channels), -1 to 1.
         rate: In Hz.
     """
     file = io.BytesIO()

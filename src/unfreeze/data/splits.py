@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,6 +83,7 @@ def divide(
     strata: Sequence[int] | NDArray[Any] | None = None,
     groups: Sequence[Hashable] | NDArray[Any] | None = None,
     duplicates: Sequence[int] | NDArray[Any] | None = None,
+    labels: Sequence[Collection[Hashable]] | None = None,
     fraction: float = 0.1,
     test_fraction: float = 0.0,
     seed: int,
@@ -97,6 +98,7 @@ def divide(
         strata: Class of each row, (n_rows,); None for no stratification.
         groups: Rows of equal values stay together; None values are rows on their own.
         duplicates: Ids of sets of equal rows, which stay together, too: an equal row on the other side is a leak.
+        labels: Of each row any number; each keeps a row in train, which strata alone, one a row, cannot see to.
         fraction: Share of the rows for validation, in [0, 1).
         test_fraction: Share for test, in [0, 1).
         seed: Of the run.
@@ -115,7 +117,8 @@ def divide(
     keys = [_numbered(values) for values in (groups, duplicates) if values is not None]
     units = _units(n_rows, keys)
     targets = _targets(np.bincount(classes), (fraction, test_fraction))
-    part_of_unit = _assign(_contents(units, classes), targets, seed, takes_larger=groups is not None)
+    kept = _contents_of_many(units, labels) if labels is not None else None
+    part_of_unit = _assign(_contents(units, classes), kept, targets, seed, takes_larger=groups is not None)
     part = part_of_unit[units]
     train, validation, test = (np.flatnonzero(part == p).astype(np.int64) for p in (0, 1, 2))
     division = Division(train, validation, test)
@@ -154,6 +157,17 @@ def _contents(units: Indices, classes: Indices) -> list[dict[int, int]]:
     return found
 
 
+def _contents_of_many(units: Indices, labels: Sequence[Collection[Hashable]]) -> list[dict[int, int]]:
+    """As `_contents`, of rows that have several labels."""
+    numbers: dict[Hashable, int] = {}
+    found: list[dict[int, int]] = [{} for _ in range(int(units.max(initial=-1)) + 1)]
+    for unit, of_row in zip(units.tolist(), labels, strict=True):
+        for label in of_row:
+            number = numbers.setdefault(label, len(numbers))
+            found[unit][number] = found[unit].get(number, 0) + 1
+    return found
+
+
 def _targets(sizes: Indices, fractions: tuple[float, float]) -> list[list[int]]:
     """Rows of each class for validation and for test, by largest remainder, never all rows of a class."""
     left = np.maximum(sizes - 1, 0)
@@ -174,8 +188,15 @@ def _targets(sizes: Indices, fractions: tuple[float, float]) -> list[list[int]]:
 class _Assignment:
     """Which unit goes to which part, while it is being decided; parts held out are 0 (validation) and 1 (test)."""
 
-    def __init__(self, contents: list[dict[int, int]], targets: list[list[int]]) -> None:
+    def __init__(
+        self, contents: list[dict[int, int]], kept: list[dict[int, int]] | None, targets: list[list[int]]
+    ) -> None:
         self.contents = contents
+        self.kept = kept
+        self.kept_in_train: dict[int, int] = {}
+        for content in kept or ():
+            for label, count in content.items():
+                self.kept_in_train[label] = self.kept_in_train.get(label, 0) + count
         self.targets = targets
         self.need = [list(target) for target in targets]  # rows that each class still lacks in each part
         self.part = np.zeros(len(contents), dtype=np.int64)  # 0 train, 1 validation, 2 test
@@ -185,14 +206,18 @@ class _Assignment:
                 self.in_train[label] += count
 
     def may_leave(self, unit: int) -> bool:
-        """Whether every class of the unit keeps a row in train without it."""
-        return all(self.in_train[label] > count for label, count in self.contents[unit].items())
+        """Whether every class and every label of the unit keeps a row in train without it."""
+        return all(self.in_train[label] > count for label, count in self.contents[unit].items()) and (
+            self.kept is None or all(self.kept_in_train[label] > count for label, count in self.kept[unit].items())
+        )
 
     def hold_out(self, unit: int, held: int) -> None:
         self.part[unit] = held + 1
         for label, count in self.contents[unit].items():
             self.in_train[label] -= count
             self.need[held][label] -= count
+        for label, count in self.kept[unit].items() if self.kept is not None else ():
+            self.kept_in_train[label] -= count
 
     def gain(self, unit: int, held: int) -> int:
         """By how much the squared error of the part's class counts falls with this unit in it."""
@@ -223,14 +248,21 @@ class _Assignment:
                     absent -= set(content)
 
 
-def _assign(contents: list[dict[int, int]], targets: list[list[int]], seed: int, *, takes_larger: bool) -> Indices:
+def _assign(
+    contents: list[dict[int, int]],
+    kept: list[dict[int, int]] | None,
+    targets: list[list[int]],
+    seed: int,
+    *,
+    takes_larger: bool,
+) -> Indices:
     """Part of each unit: 0 train, 1 validation, 2 test.
 
     Units are taken in random order. One is held out where that brings the class counts of a part nearer to their
     targets, and where every class keeps a row in train. With `takes_larger` a part that is still empty gets the
     smallest unit, though it be larger than asked for: of four speakers one is a quarter.
     """
-    assignment = _Assignment(contents, targets)
+    assignment = _Assignment(contents, kept, targets)
     order: list[int] = generator(seed, "split").permutation(len(contents)).tolist()
     for unit in order:
         gain, held = max((assignment.gain(unit, 0), 0), (assignment.gain(unit, 1), -1))

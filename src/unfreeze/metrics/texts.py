@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -14,7 +15,8 @@ from unfreeze.metrics.resampling import SummedState, Sums, rate_of
 ROUGE = ("rouge1", "rouge2", "rougeL")
 # Han, kana, Thai, Lao, Khmer, Burmese are written without spaces between words: each character is taken for one.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_ASCII_WORD = re.compile("[a-z0-9]+")
 _STEMMED_FROM = 4  # letters, as in the reference implementation
 
 
@@ -31,8 +33,30 @@ class _Words:
         self._stem = PorterStemmer().stem
 
     def tokenize(self, text: str) -> list[str]:
-        words = _WORD.findall(text.lower())
+        words = _words_of(text.lower())
         return [self._stem(w) if len(w) >= _STEMMED_FROM and w.isascii() else w for w in words]
+
+
+def _words_of(text: str) -> list[str]:
+    """Runs of letters, numbers and the marks that belong to them.
+
+    Trap: the vowel signs of Hindi, Bengali or Tamil are no letters to a regular expression's ``\\w``, nor are accents
+    that are written apart: words would fall into single consonants.
+
+    >>> _words_of("हिंदी भाषा, 3 ชา")
+    ['हिंदी', 'भाषा', '3', 'ช', 'า']
+    """
+    if text.isascii():
+        return _ASCII_WORD.findall(text)
+    words, open_word = [], ""
+    for letter in unicodedata.normalize("NFC", text):
+        is_alone = _UNSPACED.match(letter) is not None
+        if not is_alone and (letter.isalnum() or unicodedata.category(letter).startswith("M")):
+            open_word += letter
+            continue
+        words += [open_word] * bool(open_word) + [letter] * is_alone
+        open_word = ""
+    return words + [open_word] * bool(open_word)
 
 
 @cache

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 
 from unfreeze.baselines import Baseline, linear_probe, majority
 from unfreeze.data.columns import Roles
+from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, RegressionState
-from unfreeze.tasks._labels import LabelSpace, ProblemType, learn_labels
+from unfreeze.tasks._labels import LabelSpace, ProblemType, guess_problem_type, labels_in, learn_labels
 from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._trained_before import continued
 from unfreeze.tasks.base import Material, Task
@@ -122,6 +123,14 @@ class ClassificationTask(Task):
         position: dict[str, int] = {}
         ids = np.asarray([position.setdefault(str(v), len(position)) for v in table.column(roles.label)], np.int64)
         return ids if len(position) <= max(2, len(ids) // 3) else None
+
+    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]] | None:
+        if not isinstance(roles.label, str):
+            return None
+        values = [v for v in table.column(roles.label) if not is_missing(v)]
+        if not values or (kind := self.problem_type or guess_problem_type(values, None)[0]) == "regression":
+            return None
+        return [labels_in(value, kind) for value in table.column(roles.label)]
 
     def label_names(self, table: Table) -> list[Any]:
         return [self.targets.names(row, self.roles.label) for row in table]

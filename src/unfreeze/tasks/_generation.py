@@ -217,7 +217,7 @@ class WritingTask(Task):
             tokens = self._tokens_of(texts[0])
             if len(tokens) > self.targets.most_tokens:
                 # The last token says that the text has ended, which a text that was cut has not.
-                tokens, is_cut = tokens[: self.targets.most_tokens], True
+                tokens = tokens[: self.targets.most_tokens]
             target = _Wanted(tuple(tokens), texts)
         return [Example(inputs, target, row.index, len(inputs["input_ids"]), is_cut=is_cut)]
 

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from unfreeze.data.quality import is_missing
-from unfreeze.errors import DataError, TaskError, did_you_mean
+from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.types import Row
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -183,6 +183,10 @@ def learn_labels(
         remedy = did_you_mean(problem_type, PROBLEM_TYPES)
         raise TaskError("TASK", f"unknown problem_type {problem_type!r}", where="options.problem_type", remedy=remedy)
     if columns:
+        if problem_type not in (None, "multi_label_classification"):
+            what = f"several label columns are several labels of a row, which is no {problem_type}"
+            remedy = "name one label column, or leave options.problem_type out"
+            raise RecipeError("RECIPE-CONFLICT", what, where="options.problem_type", remedy=remedy)
         return _learn_columns(values, columns)
     labelled = [i for i, v in enumerate(values) if not is_missing(v)]
     present = [values[i] for i in labelled]
@@ -201,6 +205,15 @@ def learn_labels(
     if problem_type is None and kind == "single_label_classification" and not names:
         _refuse_numbers_with_typos(present, place_of)
     return _learn_classes(present, kind, names, where, reason, place_of)
+
+
+def labels_in(value: Any, kind: ProblemType) -> set[str]:
+    """The classes that one value of the label column names."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return {str(label) for label in value}
+    if kind == "multi_label_classification" and isinstance(value, str):
+        return {label.strip() for label in value.split(",")}
+    return set() if is_missing(value) else {str(value)}
 
 
 def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tuple[ProblemType, str]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from unfreeze.baselines import Baseline
 from unfreeze.data.columns import Roles, guess_roles
-from unfreeze.errors import RecipeError
+from unfreeze.errors import DataError, RecipeError
 from unfreeze.metrics import PairedState, TokenState
 from unfreeze.tasks._text import NOT_A_TARGET
 from unfreeze.tasks.base import Material, Task
@@ -59,7 +59,16 @@ class PlainTexts(Task):
             what = f"the task {self.name} learns from texts alone, without a label"
             raise RecipeError("RECIPE-CONFLICT", what, where="data.label", remedy="leave data.label away")
         text, group = (asked.text, asked.group) if asked else (None, None)
-        return guess_roles(table, text=text, group=group, needs_label=False)
+        roles = guess_roles(table, text=text, group=group, needs_label=False)
+        if len(roles.text) > 1:
+            raise DataError(
+                "DATA-COLUMN",
+                f"the task {self.name} goes on with the texts of one column, and there are {len(roles.text)}: "
+                f"{', '.join(roles.text)}",
+                where=table.place(0),
+                remedy=f"--set data.text={roles.text[0]}, or a file with all texts in one column",
+            )
+        return roles
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> None:
         return None

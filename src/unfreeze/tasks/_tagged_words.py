@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from unfreeze.data.columns import Roles, check_named, point_out_group
+from unfreeze.data.columns import Roles, check_named, guess_roles, point_out_group
 from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics import SpanState
 from unfreeze.metrics.spans import spans_of
@@ -79,7 +79,7 @@ class TagsWords(Task):
     """
 
     splits_long_rows: ClassVar[bool] = True
-    answers_every_token = True
+    answers_every_token: ClassVar[bool] = True
 
     # what the columns are ----------------------------------------------------------------------------------------
 
@@ -90,14 +90,17 @@ class TagsWords(Task):
         lists = [name for name in table.columns if table.is_list(name)]
         if text is None:
             text = _best([n for n in lists if n != label], TOKEN_NAMES)
-            if text is None:
+            if text is None and not needs_label and not lists:
+                (text, *_) = guess_roles(table, needs_label=False).text  # plain sentences, to be answered
+                reasons["text"] = f"'{text}' holds texts, which are split into words"
+            elif text is None:
                 raise DataError(
                     "DATA-COLUMN",
                     f"no column holds lists of words: {', '.join(table.columns)}",
                     where=table.place(0),
                     remedy="write the words of a row as a list, or use a column file (.conll)",
                 )
-            reasons["text"] = f"'{text}' holds lists of words"
+            reasons.setdefault("text", f"'{text}' holds lists of words")
         if label is None and needs_label:
             others = [n for n in lists if n != text]
             label = _best(others, TAG_NAMES)

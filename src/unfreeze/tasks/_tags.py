@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -150,11 +150,31 @@ def learn_tags(
         only = next(iter(counts), None)
         what = f"every word has the tag {only!r}" if only is not None else "no row has a tag"
         raise DataError("DATA-ONE-CLASS", f"{what}; there is nothing to tell apart", where=where)
+    _refuse_mixed_tags(counts, where)
     labels = tuple(names) if as_ids and names else tuple(sorted(counts, key=_order))
     space = TagSpace(labels)
     kinds = f"{len(space.types)} types of spans" if space.types else f"{len(labels)} kinds of words"
     reason = f"column {where} holds a tag for each word: {kinds}"
     return TagSpace(labels, as_ids, tuple(counts.get(name, 0) for name in labels), reason)
+
+
+def _refuse_mixed_tags(counts: Mapping[str, int], where: str) -> None:
+    """One tag of another kind would make words of all spans, and another figure of theirs.
+
+    Raises:
+        DataError: E-DATA-LABEL.
+    """
+    begun = [tag for tag in counts if tag.startswith("B-") and _SPAN_TAG.fullmatch(tag)]
+    others = sorted((tag for tag in counts if tag != OUTSIDE and not _SPAN_TAG.fullmatch(tag)), key=counts.__getitem__)
+    if not begun or not others:
+        return
+    if all(re.fullmatch(r"[LU]-.+", tag) for tag in others):
+        what = f"the tags of spans are in the BILOU scheme ({', '.join(others[:4])}), which is not read"
+        raise DataError("DATA-LABEL", what, where=where, remedy="write E- for L- and S- for U- (IOBES)")
+    listed = ", ".join(f"{tag!r} ({counts[tag]:,} words)" for tag in others[:5])
+    what = f"the tags name spans, such as {begun[0]!r}, but for {listed}"
+    remedy = "correct these: O for a word of no span, B-TYPE for the first word of one, I-TYPE for its others"
+    raise DataError("DATA-LABEL", what, where=where, remedy=remedy)
 
 
 def _order(tag: str) -> tuple[bool, str, str]:

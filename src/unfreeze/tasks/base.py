@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -245,6 +245,10 @@ class Task(ABC):
 
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
         """What a hold-out keeps in equal shares, an id a row, (rows,); None: it is drawn plainly."""
+        return None
+
+    def labels_to_keep(self, table: Table, roles: Roles) -> Sequence[Collection[str]] | None:
+        """The labels of each row, each of which keeps a row to learn from; None: nothing of the kind."""
         return None
 
     def continue_from(self, targets: Any, config: Any, name: str) -> tuple[Any, list[str]]:

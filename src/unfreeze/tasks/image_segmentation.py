@@ -250,15 +250,16 @@ class ImageSegmentation(ReadsFiles):
         self._refuse_two_ways_of_writing(np.stack(found) > 0, train, roles)
         pixels = np.sum(found, axis=0)
         present = [int(n) for n in np.flatnonzero(pixels)]
-        is_binary = present == [0, masks.NOT_A_CLASS] and not label_names
         names = list(label_names or ())
+        is_binary = present == [0, masks.NOT_A_CLASS] and len(names) in (0, 2)
         beyond = [n for n in present if names and n >= len(names) and n != masks.NOT_A_CLASS]
         if beyond:
             place = next(train.place(i) for i, counts in enumerate(found) if counts[beyond[0]])
             what = f"a mask holds the number {beyond[0]}, and {len(names)} classes are named, from 0 on"
             raise DataError("DATA-LABEL", what, where=place, remedy="name all classes, or correct the mask")
         if is_binary:
-            names = ["ground", *["?"] * (masks.NOT_A_CLASS - 1), "thing"]
+            ground, thing = names or ("ground", "thing")
+            names = [ground, *["?"] * (masks.NOT_A_CLASS - 1), thing]
         called = {n: names[n] if n < len(names) else f"class {n}" for n in present}
         left_out = self._left_out(called, is_binary)
         kept = [n for n in present if n not in left_out]

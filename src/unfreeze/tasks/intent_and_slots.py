@@ -163,6 +163,13 @@ class IntentAndSlots(TagsWords):
     def restore_targets(self, stored: Any) -> FrameSpace:
         return FrameSpace.from_json(stored)
 
+    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]]:
+        intents, tags = (table.column(str(name)) for name in _columns(roles))
+        return [
+            {f"intent {intent}", *(f"tag {tag}" for tag in given if tag is not None)}
+            for intent, given in zip(intents, (t if t is not None else () for t in tags), strict=True)
+        ]
+
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
         """The intent of each row."""
         return np.unique([str(v) for v in table.column(str(_columns(roles)[0]))], return_inverse=True)[1]

@@ -142,7 +142,7 @@ class QuestionAnswering(Task):
 
     name: ClassVar[str] = "question-answering"
     primary_metric: ClassVar[str] = "answer_f1"
-    answers_every_token = True
+    answers_every_token: ClassVar[bool] = True
     splits_long_rows: ClassVar[bool] = True
     most_tokens: ClassVar[int] = 384
 

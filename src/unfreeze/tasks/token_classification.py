@@ -58,6 +58,9 @@ class TokenClassification(TagsWords):
         where = f"'{roles.label}'"
         return learn_tags(train.column(str(roles.label)), label_names, where, train.place)
 
+    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]]:
+        return [set(map(str, given if given is not None else ())) for given in table.column(str(roles.label))]
+
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:
         """The rarest tag of each row, so that every tag keeps a row to learn from."""
         tags = [sorted({str(tag) for tag in given or ()}) for given in table.column(str(roles.label))]
