@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN = .venv/bin
 # torch is pinned in constraints.txt: left free, pip may choose a build that brings several GB of CUDA.
+# TORCH_INDEX names an index of builds, such as that of the CPU: https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: demo test check tests faults install clean benchmarks
@@ -11,7 +13,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unfreeze needs Python 3.11 or newer")'
 	$(PYTHON) -m venv .venv
-	$(INSTALL) torch
+	$(INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Write the parts of the documents that follow from the code: errors, keys of recipes, faults and their tests.
+"""Write the parts of the documents that follow from the code: errors, keys of recipes, options of tasks, faults.
 
 ``python docs/generate.py`` writes them; a test says when they are out of date.
 """
@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import fnmatch
+import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import yaml
 
 import unfreeze
-from unfreeze import errors, recipe
+from unfreeze import errors, recipe, tasks
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -126,6 +129,36 @@ def keys_table() -> str:
     return "\n".join(["| key | meaning |", "| --- | --- |", *rows])
 
 
+def options_table() -> str:
+    """Every option of a task with what it means, from the docstrings of the task and of what it builds on."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    keys = set(recipe.keys())
+    for name in tasks.names():
+        task = tasks.find(name)
+        for field in dataclasses.fields(task):
+            if field.init and f"train.{field.name}" not in keys:
+                default = "" if field.default in (None, "", dataclasses.MISSING) else f"`{json.dumps(field.default).strip(chr(34))}`"
+                found.setdefault((field.name, default, _meaning_of(task, field.name)), []).append(name)
+    rows = [
+        f"| `options.{option}` | {', '.join(of)} | {default} | {meaning} |"
+        for (option, default, meaning), of in sorted(found.items())
+    ]
+    return "\n".join(["| option | tasks | default | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def _meaning_of(task: type, option: str) -> str:
+    """What stands after ``option:`` in the nearest docstring that does not send the reader to another one.
+
+    Raises:
+        LookupError: Nothing is written of it.
+    """
+    for kind in task.__mro__:
+        written = re.search(rf"^    {option}: (.*?)(?=\n\s*\n|\n    \w+: |\Z)", inspect.getdoc(kind) or "", re.S | re.M)
+        if written and not written[1].startswith("See "):
+            return re.sub(r"``?", "`", re.sub(r"\s+", " ", written[1].strip())).replace("|", "\\|")
+    raise LookupError(f"{task.__name__} has an option {option} of which no docstring says what it means")
+
+
 def faults_tables() -> str:
     """What can go wrong, what happens then, and the tests that show it, from docs/faults.yaml.
 
@@ -171,10 +204,11 @@ def with_generated(text: str, generated: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Each generated document with what should stand in it."""
-    recipes, reliability = DOCS / "recipes.md", DOCS / "reliability.md"
+    recipes, of_tasks, reliability = DOCS / "recipes.md", DOCS / "tasks.md", DOCS / "reliability.md"
     return {
         DOCS / "errors.md": errors_page(),
         recipes: with_generated(recipes.read_text(encoding="utf-8"), keys_table()),
+        of_tasks: with_generated(of_tasks.read_text(encoding="utf-8"), options_table()),
         reliability: with_generated(reliability.read_text(encoding="utf-8"), faults_tables()),
     }
 

@@ -16,13 +16,12 @@ PACKAGE = Path(unfreeze.__file__).parent
 
 # Part of the package -> the parts it may import. A part is a folder or a module of the package.
 FOUNDATION = {"errors", "types", "durable"}
-BASE = FOUNDATION | {"optional", "randomness", "metrics", "run", "recipe", "schedule", "machine"}
+BASE = FOUNDATION | {"randomness", "metrics", "run", "recipe", "schedule", "machine"}
 MATERIAL = BASE | {"data", "models", "tasks"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "durable": {"errors"},
-    "optional": FOUNDATION,
     "randomness": FOUNDATION,
     "metrics": FOUNDATION | {"randomness"},
     "run": FOUNDATION,
@@ -60,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
 }
 # These are light enough to be imported before anybody knows what a command is about.
-LIGHT = {"errors", "types", "durable", "optional", "randomness", "run", "machine", "recipe", "schedule", "cli"}
+LIGHT = {"errors", "types", "durable", "randomness", "run", "machine", "recipe", "schedule", "cli"}
 HEAVY = ("torch", "transformers", "datasets", "pandas", "sklearn", "matplotlib", "pyarrow", "accelerate", "scipy")
 
 

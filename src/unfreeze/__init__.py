@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "types",
     "DataError": "errors",
+    "DistributedError": "errors",
     "Duration": "types",
+    "Event": "run",
     "Example": "types",
     "Finding": "run",
     "Interrupted": "errors",
@@ -29,16 +31,19 @@ _HOMES = {
     "LossTerm": "types",
     "ModelError": "errors",
     "NumericsError": "errors",
+    "Observer": "training.observers",
     "Phase": "schedule",
     "Plan": "plan",
     "Prediction": "types",
     "Predictor": "serving.predictor",
     "Recipe": "recipe",
     "RecipeError": "errors",
+    "RequestError": "errors",
     "ResourceError": "errors",
     "Row": "types",
     "Run": "run",
     "Schedule": "schedule",
+    "Task": "tasks.base",
     "TaskError": "errors",
     "TrainedRun": "api",
     "UnfreezeError": "errors",
@@ -58,7 +63,9 @@ _HOMES = {
 __all__ = [
     "Batch",
     "DataError",
+    "DistributedError",
     "Duration",
+    "Event",
     "Example",
     "Finding",
     "Interrupted",
@@ -66,16 +73,19 @@ __all__ = [
     "LossTerm",
     "ModelError",
     "NumericsError",
+    "Observer",
     "Phase",
     "Plan",
     "Prediction",
     "Predictor",
     "Recipe",
     "RecipeError",
+    "RequestError",
     "ResourceError",
     "Row",
     "Run",
     "Schedule",
+    "Task",
     "TaskError",
     "TrainedRun",
     "UnfreezeError",
@@ -97,10 +107,12 @@ if TYPE_CHECKING:
     from unfreeze.api import TrainedRun, evaluate, plan, predict, report, resume, train
     from unfreeze.errors import (
         DataError,
+        DistributedError,
         Interrupted,
         ModelError,
         NumericsError,
         RecipeError,
+        RequestError,
         ResourceError,
         TaskError,
         UnfreezeError,
@@ -108,9 +120,11 @@ if TYPE_CHECKING:
     from unfreeze.inspection import inspect
     from unfreeze.plan import Plan
     from unfreeze.recipe import Recipe
-    from unfreeze.run import Finding, Run
+    from unfreeze.run import Event, Finding, Run
     from unfreeze.schedule import Phase, Schedule, full, gradual, head, last
     from unfreeze.serving.predictor import Predictor
+    from unfreeze.tasks.base import Task
+    from unfreeze.training.observers import Observer
     from unfreeze.types import Batch, Duration, Example, LossOutput, LossTerm, Prediction, Row
 
 

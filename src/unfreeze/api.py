@@ -132,9 +132,9 @@ def train(
 
     Args:
         data: A file, folder or Hub id; or a DataFrame, a `datasets.Dataset`, a list of dicts.
-        task: For example ``text-classification``; default: that.
-        model: A Hub id, a folder, a finished run to go on from, ``builtin:text`` or ``builtin:image``; default: the one
-            of these two that reads what the task is about.
+        task: Its name on the Hub, such as ``token-classification``; default: seen from the rows.
+        model: A Hub id (``org/name@revision``), a folder, a finished run to go on from, ``builtin:text`` or
+            ``builtin:image``; default: the one of these two that reads what the task is about, if it can do the task.
         schedule: ``head``, ``last(k)``, ``gradual``, ``full``, a `Schedule`, or a list of phases.
         test: Rows for the reported figure, of the same kinds as `data`.
         output: Folder of the run; default: a new one under ``runs/``.
@@ -142,7 +142,8 @@ def train(
         settings: Texts such as ``train.learning_rate=1e-4``.
         recipe: A YAML recipe; the arguments win over it.
         allow_remote_code: Run code that the model's repository brings. Only with repositories you trust.
-        observers: Called with every event.
+        observers: Called with every `Event`: phase, step, evaluation, checkpoint, notice ...; one that returns True
+            stops the run after this step, with a checkpoint.
         console: Where progress is shown; None: nowhere.
         **values: Recipe sections or keys, such as ``train={"epochs": 3}``.
 
@@ -150,7 +151,8 @@ def train(
         The finished run.
 
     Raises:
-        RequestError: The recipe, the data or the task is wrong; nothing was written.
+        RequestError: The recipe, the data or the task is wrong; nothing was written. But E-DATA-CHANGED, a file that
+            has changed while training ran, ends the run.
         ModelError, NumericsError, ResourceError: See `unfreeze.errors`; the run's status says what to do.
         Interrupted: After a checkpoint; `resume` goes on.
     """
@@ -169,16 +171,32 @@ def train(
         return _carry_out(run, prepared, plan_, stop, observers, console)
 
 
-def plan(data: Any = None, *, test: Any = None, console: Console | None = None, **arguments: Any) -> Plan:
-    """What `train` would do with the same arguments; trains and writes nothing."""
-    names = ("task", "model", "schedule", "output", "seed")
-    named = {n: arguments.pop(n, None) for n in names}
-    settings, recipe = arguments.pop("settings", ()), arguments.pop("recipe", None)
-    allow_remote_code = arguments.pop("allow_remote_code", False)
-    asked = _recipe(
-        data, named["task"], named["model"], named["schedule"], test, named["output"], named["seed"],
-        settings, recipe, arguments,
-    )  # fmt: skip
+def plan(
+    data: Any = None,
+    *,
+    task: str | None = None,
+    model: str | Path | Run | None = None,
+    schedule: str | Schedule | Sequence[Any] | None = None,
+    test: Any = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    recipe: str | Path | None = None,
+    allow_remote_code: bool = False,
+    console: Console | None = None,
+    **values: Any,
+) -> Plan:
+    """What `train` would do with the same arguments; trains and writes nothing.
+
+    Args:
+        data, task, model, schedule, test, output, seed, settings, recipe, allow_remote_code, console: As for `train`.
+        **values: Recipe sections or keys.
+
+    Raises:
+        RequestError: The recipe, the data or the task is wrong.
+        ModelError: The model is not there or not usable.
+    """
+    asked = _recipe(data, task, model, schedule, test, output, seed, settings, recipe, values)
     return _plan(asked, data, test, allow_remote_code, console)[1]
 
 
@@ -425,6 +443,8 @@ def predict(
     console: Console | None = None,
 ) -> Iterator[Prediction]:
     """Answers for every row of a file, a folder or an object; labels are not needed.
+
+    The rows are read and checked when the first answer is asked for.
 
     Args:
         run: A run or its folder.

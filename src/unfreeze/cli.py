@@ -44,11 +44,18 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Task = Annotated[str | None, typer.Option(help="What to learn. By default text-classification.", metavar="NAME")]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="What to learn, such as token-classification; docs/tasks.md lists all. By default seen from the rows.",
+        metavar="NAME",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(
-        help="A Hub id, a folder, or a finished run to go on from. By default one that ships with unfreeze.",
+        help="A Hub id (org/name@revision), a folder, or a finished run to go on from. By default the builtin text or "
+        "image model; sound, segmentation and writing texts need one.",
         metavar="MODEL",
     ),
 ]
@@ -56,12 +63,14 @@ Schedule = Annotated[
     str | None, typer.Option(help="head, last(k), gradual or full. By default gradual.", metavar="SCHEDULE")
 ]
 Test = Annotated[
-    str | None, typer.Option(help="Labelled rows that no choice sees, for the reported figure.", metavar="DATA")
+    str | None, typer.Option(help="Labelled test rows, used for the reported score alone.", metavar="DATA")
 ]
 Output = Annotated[
     str | None, typer.Option("--output", help="The folder to make. By default runs/NAME.", metavar="RUN")
 ]
-Seed = Annotated[int | None, typer.Option(help="Of every random draw. By default 0.", metavar="N")]
+Seed = Annotated[
+    int | None, typer.Option(help="Random seed of splits, new head, order and dropout. By default 0.", metavar="N")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,7 +85,9 @@ Remote = Annotated[
 ]
 Json = Annotated[bool, _flag("--json", "Print JSON, and nothing else, on standard output.")]
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
-Encoding = Annotated[str | None, typer.Option(help="Of text files that are not UTF-8, such as cp1252.", metavar="NAME")]
+Encoding = Annotated[
+    str | None, typer.Option(help="Encoding of text files that are not UTF-8, such as cp1252.", metavar="NAME")
+]
 
 DropBroken = Annotated[bool, _flag("--drop-broken", "Leave out rows whose files cannot be read; they are counted.")]
 
@@ -139,7 +150,8 @@ def plan(
 ) -> None:
     """Show what train would do with the same arguments.
 
-    Every value comes with its reason; time, memory and disk are estimated. Trains and writes nothing.
+    Every value comes with its reason. Disk is estimated; on a CPU time and memory, too, of models below a billion
+    weights. Trains and writes nothing.
     """
     from unfreeze import api
     from unfreeze.planview import print_plan
@@ -196,7 +208,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Texts in quotes; or one file, folder or Hub id with the columns of the training data.",
+            help="Texts in quotes; or one file or folder with the columns of the training data.",
             metavar="TEXT...|FILE",
             show_default=False,
         ),
@@ -213,7 +225,7 @@ def predict(
     allow_remote_code: Remote = False,
     as_json: Annotated[bool, _flag("--json", "Print one JSON object a row.")] = False,
 ) -> None:
-    """Label new texts with a finished run: one line each, label and probability."""
+    """Answer new texts, files or rows with a finished run: one line each."""
     from unfreeze import answers, api
 
     if output_file is not None:
@@ -337,7 +349,7 @@ def cache(
 
 @app.command()
 def env(as_json: Json = False) -> None:
-    """Show versions, the machine, and what is missing for which feature."""
+    """Show versions, the machine and the builtin models."""
     from unfreeze import environment
 
     found = environment.describe()

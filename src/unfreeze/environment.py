@@ -1,9 +1,8 @@
-"""What `unfreeze env` shows: versions, the machine, and what is missing for which feature."""
+"""What `unfreeze env` shows: versions, the machine, the builtin models."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import platform
 from typing import Any
 
@@ -15,12 +14,10 @@ from unfreeze import __version__
 from unfreeze.errors import ModelError
 
 _SHOWN = ("torch", "transformers", "accelerate", "datasets", "safetensors", "scikit-learn", "pyarrow")
-# Feature to the packages it needs beyond the core.
-_FEATURES = {"DataFrames": ("pandas",)}
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Sections of facts, as plain data: ``versions``, ``machine``, ``features``, ``models``."""
+    """Sections of facts, as plain data: ``versions``, ``machine``, ``models``."""
     from unfreeze.machine import find_machine, free_disk_bytes
 
     machine = find_machine()
@@ -38,7 +35,6 @@ def describe() -> dict[str, dict[str, Any]]:
             "free disk here": f"{free_disk_bytes('.') / 1e9:.1f} GB",
             "hub": _hub(),
         },
-        "features": {name: _available(packages) for name, packages in _FEATURES.items()},
         "models": _builtins(),
     }
 
@@ -60,11 +56,6 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return f"missing: pip install {package}"
-
-
-def _available(packages: tuple[str, ...]) -> str:
-    missing = [p for p in packages if importlib.util.find_spec(p) is None]
-    return f"missing: pip install {' '.join(missing)}" if missing else "ready"
 
 
 def _hub() -> str:

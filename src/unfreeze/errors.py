@@ -83,7 +83,6 @@ CODES: dict[str, str] = {
     "DIVERGED": "the loss rose far above its start and stayed there",
     "INTERRUPTED": "stopped by a signal",
     "MEMORY": "there is not enough memory",
-    "MISSING-PACKAGE": "an optional package is not installed",
     "NOT-FINITE": "a loss, gradient or weight is not finite",
 }
 
@@ -140,7 +139,7 @@ def visible(value: object) -> str:
 
 
 class RequestError(UnfreezeError):
-    """The request was wrong; nothing has been started."""
+    """The request was wrong: command line, recipe, data or task. Nothing has been started, but for E-DATA-CHANGED."""
 
     exit_status = 2
 

@@ -78,8 +78,8 @@ def set_up(threads: int) -> None:
     """Fix the number of threads, and let large buffers be reused.
 
     Trap: glibc gives every buffer above 128 KiB back to the system when it is freed, and each new one costs page faults
-    again; activations are such buffers. Keeping them made full fine-tuning of MiniLM on two cores 13 % faster, for no
-    more memory at the peak.
+    again; activations are such buffers. Keeping them makes full fine-tuning of MiniLM on two cores 6 % faster on long
+    texts, no faster on short ones, for no more memory at the peak (benchmarks/RESULTS.md).
     """
     import torch
 
@@ -197,7 +197,7 @@ def not_enough_memory(cause: str = "", where: str | None = None) -> ResourceErro
         f"there is not enough memory: {first_line}" if cause else "there is not enough memory",
         where=where,
         remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
-        "or a smaller model; unfreeze plan shows what is needed",
+        "or a smaller model; on a CPU unfreeze plan shows what is needed",
     )
 
 

@@ -298,9 +298,11 @@ class _Decisions:
         from unfreeze.models.catalog import stronger_than
 
         entry = stronger_than(self.prepared.task.modality)
+        is_text = self.prepared.task.modality == "text"
+        language, others = ("English ", "; other languages: --model xlm-roberta-base") if is_text else ("", "")
         return (
-            f"the model that comes with unfreeze; a stronger one: --model {entry.id} "
-            f"({entry.parameters_millions:g} M parameters, {entry.download_mb:g} MB to download)"
+            f"the {language}model that comes with unfreeze; a stronger one: --model {entry.id} "
+            f"({entry.parameters_millions:g} M parameters, {entry.download_mb:g} MB to download){others}"
         )
 
     def _why_task(self) -> str:
@@ -390,7 +392,9 @@ class _Decisions:
 
     def _best_precision(self) -> tuple[str, str]:
         if self.machine.device == "cuda":
-            return ("bf16", "quick on this GPU") if self.machine.supports_bf16 else ("fp16", "this GPU has no bfloat16")
+            if self.machine.supports_bf16:
+                return "bf16", "quick on this GPU"
+            return "fp16", "this GPU has no bfloat16; a run that is resumed is then not the same to the bit"
         return "fp32", f"half precision is slower on {self.machine.device}"
 
     def _attention_dropout(self) -> float | None:
@@ -418,7 +422,7 @@ class _Decisions:
         chosen = asked if is_new else asked.for_a_head_that_is_there()
         if self.recipe.schedule is None:
             order = "head first, then the upper half" if is_new else "the upper half"
-            self._said("schedule", chosen.name, None, f"{order}, then all: forgets least on few rows")
+            self._said("schedule", chosen.name, None, f"{order}, then all, lower layers at lower rates")
         else:
             why = "" if chosen is asked else "the model brings its head, which no phase trains alone"
             self._said("schedule", chosen.name, self.recipe.sources.get("schedule"), why)
@@ -481,11 +485,11 @@ class _Decisions:
         task = self.prepared.task
         if task.mixes and not any(p.varies_rows for p in phases):
             what = "rows are mixed where they are varied, and in every phase they are recorded as they are"
-            remedy = "--set options.augmentation=always, or another schedule, or leave it away"
+            remedy = "--set options.augmentation=always, or another schedule, or leave it out"
             raise RecipeError("RECIPE-CONFLICT", what, where="options.mix", remedy=remedy)
         if task.recorded_views > 1 and not any(p.boundary for p in phases):
             what = f"variants are of recorded rows, and no phase is recorded: {phases[0].source_reason}"
-            raise RecipeError("RECIPE-CONFLICT", what, where="options.views", remedy="leave it away")
+            raise RecipeError("RECIPE-CONFLICT", what, where="options.views", remedy="leave it out")
 
     def _recorded_before(self, settings: Settings) -> frozenset[str]:
         if not settings.cache.reuse:

@@ -247,7 +247,7 @@ def _check_applies(recipe: Recipe, task: Task) -> None:
         raise RecipeError("RECIPE-CONFLICT", what, where=named[0], remedy=f"--set data.{task.input_role}=COLUMN")
     if recipe.data.drop_broken and task.modality == "text":
         what = "data.drop_broken leaves out files that cannot be read, and these rows are texts"
-        raise RecipeError("RECIPE-CONFLICT", what, where="data.drop_broken", remedy="leave it away")
+        raise RecipeError("RECIPE-CONFLICT", what, where="data.drop_broken", remedy="leave it out")
 
 
 def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
@@ -260,6 +260,7 @@ def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
         test=test if test is not None else recipe.data.test,
         validation=validation,
         encoding=recipe.data.encoding,
+        config_name=recipe.data.config_name,
     )
 
 

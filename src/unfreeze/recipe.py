@@ -68,6 +68,8 @@ HUGGING_FACE_NAMES = {
     "label_column": "data.label",
     "label_column_name": "data.label",
     "dataset_name": "data.source",
+    "dataset_config_name": "data.config_name",
+    "subset": "data.config_name",
     "max_train_samples": "data.train_rows",
     "task_name": "task",
     "group_by_length": "nothing: batches are always bucketed by length",
@@ -105,9 +107,13 @@ class DataRecipe(_Section):
     """Which rows, and what their columns mean."""
 
     source: str | None = Field(default=None, description="a file, a folder or a Hub id")
+    config_name: str | None = Field(
+        default=None,
+        description="which configuration (subset) of a Hub data set with several, such as sst2 of glue",
+    )
     text: str | Names | None = Field(default=None, description="the column, or columns, with the text")
     image: str | None = Field(default=None, description="the column that names, or holds, the pictures")
-    audio: str | None = Field(default=None, description="the column that names, or holds, the recordings")
+    audio: str | None = Field(default=None, description="the column that names, or holds, the audio files")
     label: str | Names | None = Field(default=None, description="the column with the label, or several 0/1 columns")
     group: str | None = Field(
         default=None, description="rows of one group (speaker, patient) stay on one side of a split"
@@ -155,14 +161,14 @@ class TrainRecipe(_Section):
         default=None, description="false, or how many evaluations without improvement end a phase"
     )
     evaluations_per_epoch: Positive | None = Field(
-        default=None, description="how often the validation rows are looked at"
+        default=None, description="evaluations on the validation rows in each epoch; may be less than 1"
     )
     class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
         default=None, description="'balanced', or class to weight in the loss"
     )
     precision: Literal["fp32", "bf16", "fp16"] | None = Field(default=None, description="fp32, bf16 or fp16 arithmetic")
     attention_dropout: Fraction | None = Field(
-        default=None, description="of the attention weights while training; the plan decides it by device"
+        default=None, description="dropout on attention weights while training; the plan decides it by device"
     )
     micro_batch_tokens: Count | None = Field(
         default=None, description="tokens, padding included, that go through the model at once"
@@ -209,11 +215,15 @@ class CacheRecipe(_Section):
     """Recorded activations of the frozen part."""
 
     enabled: YesNo = Field(default=True, description="whether what the frozen part computes may be recorded")
-    reuse: YesNo = Field(default=True, description="whether recordings of earlier runs may be used")
+    reuse: YesNo = Field(default=True, description="whether recorded activations of earlier runs may be used")
     budget: Annotated[int, BeforeValidator(_read_bytes), Field(ge=0), WithJsonSchema(_BYTES_SCHEMA)] | None = Field(
-        default=None, description="disk for recordings: '10 GB'"
+        default=None, description="disk for recorded activations: '10 GB'"
     )
-    folder: str | None = Field(default=None, description="where recordings lie")
+    folder: str | None = Field(
+        default=None,
+        description="where recorded activations lie; otherwise $UNFREEZE_CACHE/activations or "
+        "~/.cache/unfreeze/activations",
+    )
 
 
 class Recipe(_Section):
@@ -225,14 +235,21 @@ class Recipe(_Section):
 
     data: DataRecipe = DataRecipe()
     model: str | None = Field(
-        default=None, description="a Hub id, a folder, a finished run, builtin:text or builtin:image"
+        default=None,
+        description="a Hub id (org/name@revision for a branch, tag or commit), a folder, a finished run, "
+        "builtin:text or builtin:image",
     )
-    task: str | None = Field(default=None, description="for example text-classification")
+    task: str | None = Field(
+        default=None,
+        description="its name on the Hub, such as token-classification; seen from the data where it is not named",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="options of the task, such as problem_type")
     schedule: Annotated[Schedule | None, WithJsonSchema(_SCHEDULE_SCHEMA)] = Field(
         default=None, description="head, last(k), gradual, full, or a list of phases"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(default=0, description="of every random draw")
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(
+        default=0, description="of every random draw: splits, new head, order, dropout"
+    )
     output: str | None = Field(default=None, description="the folder of the run")
     train: TrainRecipe = TrainRecipe()
     cache: CacheRecipe = CacheRecipe()

@@ -2,8 +2,8 @@
 
 *Gradual unfreezing* and *discriminative learning rates* are those of ULMFiT (Howard and Ruder 2018, arXiv 1801.06146,
 sections 3.2 and 3.3): train the new head first, then let layer groups join from the top, the lower ones at lower rates.
-We differ in two ways: groups join in a few steps (head, upper half, all) rather than one by one, which costs less and
-loses nothing we could measure, and the decay is linear by default rather than slanted triangular.
+We differ in two ways: groups join in a few steps (head, upper half, all) rather than one by one, which costs less, and
+the decay is linear by default rather than slanted triangular.
 
 Example:
     >>> [phase.name for phase in gradual().phases]

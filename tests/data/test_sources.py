@@ -244,7 +244,7 @@ def test_a_missing_file_is_told_with_a_near_name(tmp_path: Path) -> None:
 def test_a_hub_id_without_hub_says_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
 
-    def unreachable(name: str) -> None:
+    def unreachable(path: str, name: str | None) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
@@ -252,6 +252,36 @@ def test_a_hub_id_without_hub_says_both(monkeypatch: pytest.MonkeyPatch, tmp_pat
     error = refused("org/reviews", "DATA-MISSING")
     assert "no file or folder" in error.what
     assert "Hub could not be reached" in error.what
+
+
+def test_a_configuration_of_a_hub_set_is_named_or_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["cola", "sst2"]
+
+    def load(path: str, name: str | None) -> Any:
+        # As `datasets` 4 and 5 say it.
+        if name is None:
+            raise ValueError(
+                f"Config name is missing.\nPlease pick one among the available configs: {names}\nExample ..."
+            )
+        if name not in names:
+            raise ValueError(f"BuilderConfig '{name}' not found. Available: {names}")
+        return datasets.Dataset.from_list([{"text": name, "label": "x"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.chdir(tmp_path)
+    error = refused("nyu-mll/glue", "DATA-MISSING")
+    assert "cola, sst2" in error.what
+    assert "--set data.config_name=cola" in str(error.remedy)
+    with pytest.raises(DataError, match="no configuration 'sst'") as caught:
+        read("nyu-mll/glue", config_name="sst")
+    assert "'sst2'" in str(caught.value.remedy)
+    found = read("nyu-mll/glue", config_name="sst2")
+    assert found.train.row(0).values["text"] == "sst2"
+    assert "nyu-mll/glue, configuration sst2, was loaded from the Hugging Face Hub." in found.notes
+    write(tmp_path / "reviews.csv", "text,label\na,b\n")
+    with pytest.raises(DataError, match="applies to nothing"):
+        read("reviews.csv", config_name="sst2")
 
 
 # JSON

@@ -484,7 +484,7 @@ class TestRefusals:
                 settings=["data.validation=0", "train.epochs=4", "baselines=false"],
             )  # fmt: skip
         assert caught.value.code == "DATA-CHANGED"
-        with pytest.raises(RequestError, match="not those this run was started with"):
+        with pytest.raises(RequestError, match="not what this run was started with"):
             unfreeze.resume(tmp_path / "run")
 
     def test_a_model_of_texts_is_refused(self, shop: Path, tmp_path: Path) -> None:

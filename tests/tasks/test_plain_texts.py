@@ -70,6 +70,6 @@ def test_a_run_is_set_beside_the_model_as_it_was(task: str, architecture: Archit
 def test_texts_of_two_columns_are_not_read_by_half(task: str, settings: list[str], tmp_path: Path) -> None:
     rows = [{"question": text, "answer": text.upper()} for text in TEXTS]
     with pytest.raises(DataError) as caught:
-        unfreeze.train(rows, task=task, settings=settings, output=tmp_path / "run")
+        unfreeze.train(rows, task=task, model="builtin:text", settings=settings, output=tmp_path / "run")
     assert caught.value.code == "DATA-COLUMN"
     assert "data.text=" in str(caught.value.remedy)

@@ -58,13 +58,17 @@ class Reading:
 
     Attributes:
         encoding: What the user named, or None for UTF-8.
+        config_name: Which configuration of a Hub data set.
         notes: Sentences about what was recognised or assumed.
         text_files: Number of files that the encoding applied to.
+        hub_sets: Number of data sets that the configuration applied to.
     """
 
     encoding: str | None = None
+    config_name: str | None = None
     notes: list[str] = field(default_factory=list)
     text_files: int = 0
+    hub_sets: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -231,7 +235,7 @@ def _encoding_error(path: Path, name: str, encoding: str | None) -> DataError:
     row = len(re.findall(rb"\r\n|\r|\n", content[:bad])) + 1
     what = f"{name} is not {encoding or 'UTF-8'}: byte 0x{content[bad]:02x} in row {row} ({reason})"
     if encoding:
-        remedy = f"name another encoding than {encoding}, or leave it away for UTF-8"
+        remedy = f"name another encoding than {encoding}, or leave it out for UTF-8"
     elif _is_binary(content):
         remedy = "save it as text, such as CSV in UTF-8"
         return DataError(

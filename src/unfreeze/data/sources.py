@@ -30,7 +30,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read(
-    data: Any, *, test: Any = None, validation: Any = None, encoding: str | None = None, wanted: str = "train"
+    data: Any,
+    *,
+    test: Any = None,
+    validation: Any = None,
+    encoding: str | None = None,
+    config_name: str | None = None,
+    wanted: str = "train",
 ) -> Splits:
     """Read a data set.
 
@@ -41,6 +47,7 @@ def read(
         test: Test rows, given in any of these ways; they take the place of those found with `data`.
         validation: Likewise for validation.
         encoding: Of text files that are not UTF-8.
+        config_name: Which configuration (subset) of a Hub data set that has several.
         wanted: The split that must be there. With "test" a folder that has no training rows is read, too, and its test
             rows are also `Splits.train`.
 
@@ -53,7 +60,7 @@ def read(
         >>> splits.train.row(1).values["label"], splits.train.place(1)
         ('neg', 'data:2')
     """
-    reading = Reading(encoding)
+    reading = Reading(encoding, config_name)
     splits = _read_any(data, "data", reading, wanted)
     for role, given in (("validation", validation), ("test", test)):
         if given is None:
@@ -69,7 +76,14 @@ def read(
             "DATA-ENCODING",
             f"the encoding {encoding!r} applies to nothing: no text file was read",
             where="data.encoding",
-            remedy="leave data.encoding away",
+            remedy="leave data.encoding out",
+        )
+    if config_name is not None and not reading.hub_sets:
+        raise DataError(
+            "DATA-MISSING",
+            f"the configuration {config_name!r} applies to nothing: no data set of the Hub was read",
+            where="data.config_name",
+            remedy="leave data.config_name out",
         )
     splits.notes = list(dict.fromkeys(reading.notes))
     return splits
@@ -143,8 +157,10 @@ def _from_hub(hub_id: str, reading: Reading, wanted: str) -> Splits:
     import datasets  # takes seconds: only where a Hub id was given
 
     try:
-        loaded = datasets.load_dataset(hub_id)
+        loaded = datasets.load_dataset(hub_id, name=reading.config_name)
     except Exception as error:
+        if (choices := _configurations_in(str(error))) is not None:
+            raise _which_configuration(hub_id, reading.config_name, choices) from None
         # Trap: the Hub client has no common error class; what it raises is an OSError, a ValueError or an HTTP error.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         near = did_you_mean(hub_id, os.listdir())
@@ -156,5 +172,27 @@ def _from_hub(hub_id: str, reading: Reading, wanted: str) -> Splits:
             remedy="check the name and the network, or give a path that is there"
             + (f"; {near}" if near.startswith("did you mean") else ""),
         ) from None
-    reading.notes.append(f"{hub_id} was loaded from the Hugging Face Hub.")
+    reading.hub_sets += 1
+    which = f", configuration {reading.config_name}," if reading.config_name is not None else ""
+    reading.notes.append(f"{hub_id}{which} was loaded from the Hugging Face Hub.")
     return objects.from_dataset_dict(loaded, hub_id.rpartition("/")[2], reading, wanted)
+
+
+def _configurations_in(message: str) -> list[str] | None:
+    """The names in what `datasets` says of a data set with several configurations; None: it says something else.
+
+    Trap: both are a ValueError without a kind of its own.
+    """
+    found = re.search(r"Config name is missing|BuilderConfig '.*?' not found", message)
+    listed = re.search(r"\[(.*?)\]", message, re.DOTALL) if found else None
+    return re.findall(r"'([^']+)'", listed[1]) if listed else None
+
+
+def _which_configuration(hub_id: str, asked: str | None, choices: list[str]) -> DataError:
+    shown = ", ".join(choices[:12]) + (" ..." if len(choices) > 12 else "")
+    if asked is None:
+        what, remedy = f"the data set {hub_id} has several configurations: {shown}", ""
+    else:
+        what, remedy = f"{hub_id} has no configuration {asked!r}: {shown}", f"; {did_you_mean(asked, choices)}"
+    example = choices[0] if choices else "NAME"
+    return DataError("DATA-MISSING", what, where=hub_id, remedy=f"--set data.config_name={example}{remedy}")

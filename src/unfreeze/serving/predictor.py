@@ -41,7 +41,7 @@ class Predictor:
 
         Args:
             folder: A run's ``model`` folder.
-            device: Default: a GPU where there is one.
+            device: Default: CUDA where it is there, otherwise the CPU.
             allow_remote_code: Run Python code that came with the base model.
 
         Raises:

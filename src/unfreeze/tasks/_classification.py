@@ -87,7 +87,7 @@ class ClassificationTask(Task):
         self._check_class_weights(space)
         if self.label_smoothing and space.problem_type != "single_label_classification":
             what = f"label smoothing does not apply to {space.problem_type}"
-            raise TaskError("TASK", what, where="train.label_smoothing", remedy="leave it away")
+            raise TaskError("TASK", what, where="train.label_smoothing", remedy="leave it out")
         return space.of_rows(len(train))
 
     def restore_targets(self, stored: Any) -> LabelSpace:

@@ -91,7 +91,7 @@ class ReadsFiles(Task):
         if self.views > 1 and self.augmentation != "auto":
             why = "in which rows are not varied" if self.augmentation == "none" else "in which nothing is recorded"
             what = f"views are of recorded rows, and options.augmentation is '{self.augmentation}', {why}"
-            raise TaskError("TASK", what, where="options.views", remedy="leave one of the two away")
+            raise TaskError("TASK", what, where="options.views", remedy="leave one of the two out")
 
     @abstractmethod
     def variation(self) -> str:

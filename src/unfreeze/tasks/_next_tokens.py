@@ -57,7 +57,7 @@ class PlainTexts(Task):
     def find_roles(self, table: Table, asked: DataRecipe | None, *, needs_label: bool) -> Roles:
         if asked is not None and asked.label is not None:
             what = f"the task {self.name} learns from texts alone, without a label"
-            raise RecipeError("RECIPE-CONFLICT", what, where="data.label", remedy="leave data.label away")
+            raise RecipeError("RECIPE-CONFLICT", what, where="data.label", remedy="leave data.label out")
         text, group = (asked.text, asked.group) if asked else (None, None)
         roles = guess_roles(table, text=text, group=group, needs_label=False)
         if len(roles.text) > 1:

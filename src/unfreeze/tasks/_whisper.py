@@ -65,7 +65,7 @@ class Dictation(Hearing):
             raise TaskError("TASK", what, where="options.language", remedy="--set options.language=en")
         if language is not None and not languages:
             what = "this model hears one language alone, so that none can be named"
-            raise TaskError("TASK", what, where="options.language", remedy="leave it away")
+            raise TaskError("TASK", what, where="options.language", remedy="leave it out")
         prompt = [int(config.decoder_start_token_id)]
         if language is not None:
             prompt += [signs[f"<|{language}|>"], signs["<|transcribe|>"]]

@@ -150,7 +150,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         check_modality(AutoModelForCTC, config, source.name)
         if self.language is not None:
             what = "the letters of a model for CTC are of no language"
-            raise TaskError("TASK", what, where="options.language", remedy="leave it away")
+            raise TaskError("TASK", what, where="options.language", remedy="leave it out")
         extractor = load_feature_extractor(source, allow_remote_code=allowed)
         folder = fetch(source, weights=False, allow_remote_code=allowed)
         return Letters.of(extractor, folder, folds_case=self.spelling == "plain")
@@ -162,7 +162,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         fixed = self.processor.fixed_seconds
         if fixed is not None and self.seconds is not None:
             what = f"this model hears {fixed:g} s at a time, always"
-            raise TaskError("TASK", what, where="options.seconds", remedy="leave it away")
+            raise TaskError("TASK", what, where="options.seconds", remedy="leave it out")
         lengths = np.asarray([self.length_of(self.source_of(row)) for row in train])
         needed = float(lengths.max())
         wanted = fixed or self.seconds or min(MOST_SECONDS, math.ceil(needed * 10) / 10)

@@ -49,7 +49,7 @@ class ImageClassification(FileClassification):
         self.check_option("mix", self.mix in ("none", "mixup", "cutmix"), "'none', 'mixup' or 'cutmix'")
         if self.mix != "none" and self.augmentation == "none":
             what = f"{self.mix} varies rows, and options.augmentation is 'none'"
-            raise TaskError("TASK", what, where="options.mix", remedy="leave one of the two away")
+            raise TaskError("TASK", what, where="options.mix", remedy="leave one of the two out")
         self.check_option("mirror", isinstance(self.mirror, bool), "true or false")
 
     def check_file(self, data: bytes, place: str) -> None:
@@ -88,7 +88,7 @@ class ImageClassification(FileClassification):
         space = super().learn(train, roles, label_names)
         if self.mixes and space.problem_type == "regression":
             what = f"{self.mix} mixes classes, and the labels are numbers"
-            raise TaskError("TASK", what, where="options.mix", remedy="leave it away")
+            raise TaskError("TASK", what, where="options.mix", remedy="leave it out")
         return space
 
     @property

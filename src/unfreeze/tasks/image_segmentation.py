@@ -386,7 +386,7 @@ class ImageSegmentation(ReadsFiles):
         own = getattr(config, "output_stride", None)
         if own is None and self.output_stride is not None:
             what = f"{config.model_type} draws at a stride of its own"
-            raise TaskError("TASK", what, where="options.output_stride", remedy="leave options.output_stride away")
+            raise TaskError("TASK", what, where="options.output_stride", remedy="leave options.output_stride out")
         if own == 32 or self.output_stride is not None:
             changed.output_stride = self.output_stride or USUAL_STRIDE
             changed.finegrained_output = True

@@ -261,7 +261,7 @@ class QuestionAnswering(Task):
         room = limit - self.processor.num_special_tokens_to_add(pair=True)
         if self.stride is not None and self.stride >= room - room // 2:
             what = f"windows of {limit} tokens, of which a question may take half, cannot share {self.stride}"
-            remedy = f"--set options.stride={max(1, room // 3)}, or leave it away"
+            remedy = f"--set options.stride={max(1, room // 3)}, or leave it out"
             raise TaskError("TASK", what, where="options.stride", remedy=remedy)
         return limit, reason
 

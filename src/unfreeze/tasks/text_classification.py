@@ -50,7 +50,7 @@ class TextClassification(ClassificationTask):
         tokenizer = super().load_processor(source)
         if self.windows and not tokenizer.is_fast:
             what = "this model's tokenizer does not tell where it cuts, so that a text cannot be read in windows"
-            raise TaskError("TASK", what, where="options.windows", remedy="leave it away, or choose another model")
+            raise TaskError("TASK", what, where="options.windows", remedy="leave it out, or choose another model")
         return tokenizer
 
     @property
@@ -62,7 +62,7 @@ class TextClassification(ClassificationTask):
         roles = guess_roles(table, text=text, label=label, group=group, needs_label=needs_label)
         if self.windows and len(roles.text) > 1:
             what = f"windows are of one text, and {len(roles.text)} columns are read: {', '.join(roles.text)}"
-            remedy = f"--set data.text={roles.text[0]}, or leave options.windows away"
+            remedy = f"--set data.text={roles.text[0]}, or leave options.windows out"
             raise RecipeError("RECIPE-CONFLICT", what, where="options.windows", remedy=remedy)
         return roles
 
