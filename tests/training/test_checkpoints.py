@@ -312,7 +312,8 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     best = Best(step=7, phase=1, value=0.75, loss=0.5)
     state = TrainState(
         phase=1, phase_step=4, step=11, best=best, stale_evaluations=2, touched=("b", "a"), seconds=1.5, source="rows",
-            decided={"head": "float16", "group 1": "rows"}, first_loss=0.7, steps_above=2, micro_batch_tokens=96,
+            decided={"head": "float16", "group 1": "rows"}, first_loss=0.7, steps_above=2,
+        skipped_in_a_row=1, loss_scale=512.0, micro_batch_tokens=96,
     )  # fmt: skip
     weights, moments = {"a": torch.randn(3, 2)}, {"a/exp_avg": torch.randn(3, 2), "a/step": torch.tensor(11.0)}
     checkpoints.save_best(state, {"a": torch.ones(2)})
@@ -326,7 +327,7 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     fields = {f.name for f in dataclasses.fields(TrainState)}
     assert fields == {
         "phase", "phase_step", "step", "best", "stale_evaluations", "touched", "seconds", "source",
-            "decided", "first_loss", "steps_above", "micro_batch_tokens",
+            "decided", "skipped_in_a_row", "loss_scale", "first_loss", "steps_above", "micro_batch_tokens",
     }, "a new field belongs into this test"  # fmt: skip
 
 

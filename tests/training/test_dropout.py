@@ -50,7 +50,7 @@ def test_masks_are_a_function_of_the_seed() -> None:
     dropout = Dropout(model)
 
     def once(*names: str | int) -> torch.Tensor:
-        dropout.seed(generator(3, *names))
+        dropout.seed(lambda: generator(3, *names))
         with dropout.installed():
             return model(torch.ones(8, 64))
 
@@ -61,7 +61,7 @@ def test_masks_are_a_function_of_the_seed() -> None:
 def test_in_eval_mode_nothing_is_dropped_and_afterwards_the_modules_are_torchs() -> None:
     model = nn.Sequential(nn.Dropout(0.5))
     dropout = Dropout(model)
-    dropout.seed(generator(0, "test"))
+    dropout.seed(lambda: generator(0, "test"))
     values = torch.randn(10, 10)
     model.eval()
     with dropout.installed():
@@ -76,7 +76,7 @@ def test_in_eval_mode_nothing_is_dropped_and_afterwards_the_modules_are_torchs()
 def test_a_dropout_of_whole_channels_is_left_alone() -> None:
     model = nn.Sequential(nn.Dropout1d(0.5))
     dropout = Dropout(model)
-    dropout.seed(generator(0, "test"))
+    dropout.seed(lambda: generator(0, "test"))
     with dropout.installed():
         found = model(torch.ones(64, 16, 8))
     assert torch.equal(found, found[:, :, :1].expand_as(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from unfreeze.errors import NumericsError
 from unfreeze.models.layers import LayerGroups
 from unfreeze.run import Event
 from unfreeze.tasks.text_classification import TextClassification
+from unfreeze.training import engine as engine_module
+from unfreeze.training.engine import Engine
 from unfreeze.training.optimization import rate_factor
 from unfreeze.types import Batch, LossOutput, LossTerm
 
@@ -502,3 +505,45 @@ def test_strange_batches_in_a_healthy_run_stop_nothing(steps: tuple[int, ...], p
     engine = scaled_losses(plain, tmp_path / "run", dict.fromkeys(steps, 1e6))
     engine.train()
     assert engine.state.step == 12
+
+
+class TestLossScale:
+    """Training in float16 needs a GPU; what the scaler makes of gradients that overflow does not."""
+
+    @pytest.fixture
+    def scaled(self, monkeypatch: pytest.MonkeyPatch) -> list[torch.amp.GradScaler]:
+        made: list[torch.amp.GradScaler] = []
+        new = Engine._new_accelerator
+
+        def with_scaler(engine: Engine) -> Any:
+            accelerator = new(engine)
+            accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=engine.state.loss_scale or 2.0**127)
+            made.append(accelerator.scaler)
+            return accelerator
+
+        loss = Engine._loss
+        monkeypatch.setattr(Engine, "_new_accelerator", with_scaler)
+        monkeypatch.setattr(Engine, "_loss", lambda *given: 1000 * loss(*given))  # infinite with such a scale
+        return made
+
+    def test_steps_that_overflow_are_left_out_counted_and_halve_the_scale(
+        self, usual: Any, tmp_path: Path, scaled: list[torch.amp.GradScaler]
+    ) -> None:
+        before = small.weights_of(usual.model())
+        engine = usual.engine(tmp_path / "run", usual.phases(("all", 15)))
+        model = engine.train()
+        skipped = [e.values["in_a_row"] for e in engine.run.events("skipped")]
+        assert skipped[:2] == [1, 2], "with such a scale the first gradients are infinite"
+        assert len(skipped) < 15
+        assert engine.state.loss_scale == 2.0 ** (127 - len(skipped))
+        after = small.weights_of(model)
+        assert all(torch.isfinite(t).all() for t in after.values())
+        assert any(not torch.equal(t, before[n]) for n, t in after.items())
+
+    def test_what_is_never_finite_is_no_matter_of_scale(
+        self, usual: Any, tmp_path: Path, scaled: list[torch.amp.GradScaler], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine_module, "MOST_SKIPPED", 3)
+        monkeypatch.setattr(Engine, "_clip", lambda *_: math.inf)
+        with pytest.raises(NumericsError, match="norm is inf in step 4"):
+            usual.engine(tmp_path / "run", usual.phases(("all", 9))).train()

@@ -167,7 +167,8 @@ def _check(
     batch = task.collate(list(examples)).to(device)
     model.eval()
     with torch.no_grad():
-        full = _of_real_tokens(task.predict(model, batch), batch.inputs)
+        outputs = task.predict(model, batch)
+    full = _of_real_tokens(outputs, batch.inputs)
     recorded = _recorded_alone(task, model, boundary, examples)
     shown = task.collate([shortened(task, e, boundary) for e in examples]).to(device)
     replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
@@ -175,9 +176,9 @@ def _check(
     def replayed(values: torch.Tensor) -> torch.Tensor:
         replay.show(values, shown.inputs)
         with replay.installed(), torch.no_grad():
-            return _of_real_tokens(task.predict(model, shown), shown.inputs)
+            return task.predict(model, shown)
 
-    exact = _difference(full, replayed(recorded))
+    exact = _difference(full, _of_real_tokens(replayed(recorded), shown.inputs))
     if not exact <= TOLERANCE_FLOAT32:
         raise Refused(
             f"replaying at {boundary.group} changes the outputs by {exact:.1g} of the largest "
@@ -186,12 +187,25 @@ def _check(
         )
     half = recorded.to(torch.float16)
     if dtype != "float32" and torch.isfinite(half).all():
-        answers = replayed(half.float())
-        error = _difference(full, answers)
-        same = (full.argmax(-1) == answers.argmax(-1)).float().mean() if full.shape[-1] > 1 else torch.ones(())
-        if dtype == "float16" or (error <= TOLERANCE_HALF and float(same) >= SAME_TOP_CLASS):
+        of_half = replayed(half.float())
+        error = _difference(full, _of_real_tokens(of_half, shown.inputs))
+        same = _same_answers(task, outputs, of_half, batch.inputs)
+        if dtype == "float16" or (error <= TOLERANCE_HALF and same >= SAME_TOP_CLASS):
             return Checked(boundary, "float16", error)
     return Checked(boundary, "float32", exact)
+
+
+def _same_answers(task: Task, one: torch.Tensor, other: torch.Tensor, inputs: dict[str, torch.Tensor]) -> float:
+    """The share of answers that are the same: classes of rows or of real tokens; or the tokens that are looked for."""
+    axis = task.answer_axis
+    if axis == -1:
+        one, other = _of_real_tokens(one, inputs), _of_real_tokens(other, inputs)
+    elif (mask := inputs.get("attention_mask")) is not None and one.shape[:2] == mask.shape:
+        padding = (mask == 0).reshape(*mask.shape, *[1] * (one.ndim - 2))
+        one, other = (tensor.masked_fill(padding, -torch.inf) for tensor in (one, other))
+    if one.shape[axis] < 2:
+        return 1.0
+    return float((one.argmax(axis) == other.argmax(axis)).float().mean())
 
 
 def _of_real_tokens(outputs: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

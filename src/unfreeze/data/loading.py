@@ -83,6 +83,6 @@ def length_batches(
     start = 0
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
-        count = int(np.clip(budget_tokens // longest, 1, most_rows))
+        count = min(max(budget_tokens // longest, 1), most_rows)
         yield order[start : start + count]
         start += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -132,10 +133,7 @@ def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) ->
     """
     rate = int(processor.sampling_rate)
     if all(example.origin is None for example in examples):
-        silence = processor(
-            [np.zeros(round(seconds * rate), dtype=np.float32)], sampling_rate=rate, return_tensors="pt"
-        )
-        heard = {name: silence[name] for name in ("input_values", "input_features") if name in silence}
+        heard = _silence(processor, round(seconds * rate), rate)
         return {name: tensor.expand(len(examples), *tensor.shape[1:]) for name, tensor in heard.items()}
     samples = in_threads(lambda example: example.origin.samples(rate, seconds), examples)
     made = processor(samples, sampling_rate=rate, return_tensors="pt")
@@ -144,6 +142,19 @@ def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) ->
         if tensor.ndim == 3 and any(example.origin.band_masks for example in examples):
             inputs[name] = _without_bands(tensor, [example.origin.band_masks for example in examples])
     return inputs
+
+
+# What each feature extractor makes of so many samples of silence.
+_SILENCE: weakref.WeakKeyDictionary[Any, tuple[int, dict[str, torch.Tensor]]] = weakref.WeakKeyDictionary()
+
+
+def _silence(processor: Any, samples: int, rate: int) -> dict[str, torch.Tensor]:
+    made, heard = _SILENCE.get(processor, (-1, {}))
+    if made != samples:  # in a phase on recorded inputs that would be most of a step
+        silence = processor([np.zeros(samples, dtype=np.float32)], sampling_rate=rate, return_tensors="pt")
+        heard = {name: silence[name] for name in ("input_values", "input_features") if name in silence}
+        _SILENCE[processor] = samples, heard
+    return heard
 
 
 def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]]) -> torch.Tensor:

@@ -209,8 +209,7 @@ class ClassificationTask(Task):
                 array = np.stack([self._as_shares(e.target) for e in examples])
                 of_rows = None if class_weights is None else array @ class_weights
             else:
-                array = np.stack([np.asarray(e.target) for e in examples])
-                array = array.astype(np.int64) if single else array
+                array = np.asarray([e.target for e in examples], dtype=np.int64 if single else None)
                 of_rows = None if class_weights is None else class_weights[array]
             targets = torch.from_numpy(array if array.dtype == np.int64 else array.astype(np.float32))
             if of_rows is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,9 +134,17 @@ def pixel_values(examples: Sequence[Example], processor: Any) -> dict[str, torch
     return {name: tensor[:rows] for name, tensor in inputs.items()}
 
 
+# What each processor makes of a black picture, and the sizes it had then.
+_BLACK: weakref.WeakKeyDictionary[Any, tuple[str, dict[str, torch.Tensor]]] = weakref.WeakKeyDictionary()
+
+
 def unread(rows: int, processor: Any) -> dict[str, torch.Tensor]:
     """Inputs of the right shapes for so many pictures."""
-    black = processor(images=[Image.new("RGB", (8, 8))], return_tensors="pt")
+    size = repr([getattr(processor, name, None) for name in ("size", "crop_size")])
+    made, black = _BLACK.get(processor, ("", {}))
+    if made != size:  # in a phase on recorded inputs that would be most of a step
+        black = dict(processor(images=[Image.new("RGB", (8, 8))], return_tensors="pt").items())
+        _BLACK[processor] = size, black
     return {name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in black.items()}
 
 

@@ -113,6 +113,7 @@ class Task(ABC):
         brings_its_head: Whether a checkpoint's own head is trained on, so that no phase begins with the head alone.
         measures_answers: Whether its figures are of the answers it gives; else of the tokens that its loss asks for.
         answers_every_token: Whether the head reads every token of a text, not one vector of it.
+        answer_axis: Of what `predict` gives, along which the largest number is the answer.
         generates: Whether an answer is written a token at a time, by many forwards: evaluations while training then do
             without answers, and the model must be one that writes.
     """
@@ -131,6 +132,7 @@ class Task(ABC):
     splits_long_rows: ClassVar[bool] = False
     brings_its_head: ClassVar[bool] = False
     answers_every_token: ClassVar[bool] = False
+    answer_axis: ClassVar[int] = -1
     generates: ClassVar[bool] = False
     measures_answers: ClassVar[bool] = True
 

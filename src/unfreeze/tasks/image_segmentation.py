@@ -161,6 +161,7 @@ class ImageSegmentation(ReadsFiles):
     modality: ClassVar[str] = "image"
     input_role: ClassVar[str] = "image"
     noun: ClassVar[str] = "picture"
+    answer_axis: ClassVar[int] = 1
     primary_metric: ClassVar[str] = "mean_iou"
     compares_with: ClassVar[tuple[str, ...]] = ("majority",)
 

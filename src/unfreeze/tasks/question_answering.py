@@ -143,6 +143,7 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question-answering"
     primary_metric: ClassVar[str] = "answer_f1"
     answers_every_token: ClassVar[bool] = True
+    answer_axis: ClassVar[int] = 1
     splits_long_rows: ClassVar[bool] = True
     most_tokens: ClassVar[int] = 384
 

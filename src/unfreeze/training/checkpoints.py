@@ -73,6 +73,8 @@ class TrainState:
         decided: What was decided of each boundary so far; see `Sources.decided`.
         first_loss: Of the run's first step; None before it.
         steps_above: Steps in a row whose loss was far above it.
+        skipped_in_a_row, loss_scale: Of training in float16: steps left out since the last one that was made, and by
+            what the loss is multiplied (0: not known yet).
         micro_batch_tokens: The budget since memory was not enough for the plan's; 0: the plan's.
     """
 
@@ -87,6 +89,8 @@ class TrainState:
     decided: Mapping[str, str] = field(default_factory=dict)
     first_loss: float | None = None
     steps_above: int = 0
+    skipped_in_a_row: int = 0
+    loss_scale: float = 0.0
     micro_batch_tokens: int = 0
 
     @classmethod

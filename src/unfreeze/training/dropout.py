@@ -27,11 +27,12 @@ class Dropout:
     def __init__(self, model: nn.Module) -> None:
         # Subclasses draw whole channels, or are not dropout at all.
         self._modules = [m for m in model.modules() if type(m) is nn.Dropout]
+        self._make: Callable[[], np.random.Generator] | None = None
         self._draw: np.random.Generator | None = None
 
-    def seed(self, draw: np.random.Generator) -> None:
-        """Where the next masks come from."""
-        self._draw = draw
+    def seed(self, make: Callable[[], np.random.Generator]) -> None:
+        """Where the next masks come from; made when the first is drawn, since many forwards draw none."""
+        self._make, self._draw = make, None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -46,8 +47,9 @@ class Dropout:
 
     def _forward_of(self, module: nn.Dropout) -> Callable[[torch.Tensor], torch.Tensor]:
         def forward(input: torch.Tensor) -> torch.Tensor:
-            if not module.training or module.p == 0 or self._draw is None or input.device.type != "cpu":
+            if not module.training or module.p == 0 or self._make is None or input.device.type != "cpu":
                 return type(module).forward(module, input)
+            self._draw = self._draw if self._draw is not None else self._make()
             return dropped(input, module.p, self._draw)
 
         return forward

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import GradScalerKwargs
 
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
 from unfreeze.errors import DistributedError, NumericsError
-from unfreeze.evaluation import Evaluation, evaluate_examples
+from unfreeze.evaluation import Evaluation, autocast, evaluate_examples
 from unfreeze.machine import forward_tokens, give_back_device_memory, is_out_of_memory, not_enough_memory
 from unfreeze.models.layers import LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
@@ -55,6 +56,9 @@ from unfreeze.types import Batch, Example
 # A loss so many times the run's first one (or 1, where that was less) in so many steps in a row is a divergence. One
 # strange batch is not, nor is a loss that has only risen from nearly nothing.
 DIVERGED_FACTOR, DIVERGED_STEPS = 20.0, 3
+# In float16 the loss is scaled up, and a step whose gradients overflow is left out and halves the scale (Micikevicius
+# et al. 2018, arXiv 1710.03740, section 3.2). So many in a row take the first scale below 1: then it is not the scale.
+FIRST_LOSS_SCALE, MOST_SKIPPED = 65536.0, 20
 
 
 class Engine:
@@ -112,6 +116,7 @@ class Engine:
         self._has_told_of_the_log = False
         self._cause = ""
         self._batches: tuple[int, list[np.ndarray]] = (-1, [])
+        self._chosen: tuple[int, int, np.ndarray] | None = None  # of the step that is being made
         self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
             raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
@@ -123,7 +128,8 @@ class Engine:
             # Trap: Accelerate keeps the first precision of a process, and refuses the next run's. There is no public
             # way to take it back; its own notebooks call this.
             AcceleratorState._reset_state()
-        return Accelerator(mixed_precision=precision)
+        scale = self.state.loss_scale or FIRST_LOSS_SCALE
+        return Accelerator(mixed_precision=precision, kwargs_handlers=[GradScalerKwargs(init_scale=scale)])
 
     def _on_the_device(self) -> torch.nn.Module:
         """The model as Accelerate prepares it, but for mixed precision.
@@ -339,21 +345,34 @@ class Engine:
         batches = self._micro_batches()
         totals = _totals(batches)
         loss = 0.0
+        scaler = self.accelerator.scaler
         for number, batch in enumerate(batches):
             self._seed("step", self.state.step, number)
             output = self._loss(model, batch, totals)
-            self.accelerator.backward(output)
+            # As Accelerate does, but for its division by 1 and its look at the settings of other machines.
+            scaled = output if scaler is None else scaler.scale(output)
+            scaled.backward()  # type: ignore[no-untyped-call]
             loss += float(output.detach())
-        norm = self._clip(trainable)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        norm = self._clip(trainable, optimizer)
+        overflows = scaler is not None and math.isfinite(loss) and not math.isfinite(norm)
+        skipped = self.state.skipped_in_a_row + 1 if overflows else 0
+        if not math.isfinite(loss) or (not math.isfinite(norm) and not overflows) or skipped > MOST_SKIPPED:
             self._refuse_update(loss, norm, batches, optimizer)
         self._apply(optimizer)
+        if overflows:
+            assert scaler is not None
+            self._tell("skipped", scale=scaler.get_scale(), in_a_row=skipped)
+        self.state = replace(
+            self.state,
+            skipped_in_a_row=skipped,
+            loss_scale=scaler.get_scale() if scaler is not None else 0.0,
+        )
         for parameter in trainable:
             parameter.grad = None
         return loss, norm, sum(b.size_tokens for b in batches)
 
     def _apply(self, optimizer: Any) -> None:
-        """The update.
+        """The update; a scaler whose gradients have overflowed leaves the weights and halves its scale.
 
         Trap: Accelerate's own step looks on the disk, twice, whether a package is installed: on recorded inputs a
         tenth of a step. Beside that it only asks the scaler, where there is one.
@@ -376,6 +395,9 @@ class Engine:
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)  # what part of the batch has added
             drop_partial_moments(optimizer)
+            if (scaler := self.accelerator.scaler) is not None:
+                # Trap: what it noted of these gradients would keep it from looking at the next ones.
+                scaler.update(scaler.get_scale())
         give_back_device_memory()
         lengths = np.asarray([self.source.train.examples[int(i)].length for i in chosen])
         parts = micro_batches(lengths, self._budget_tokens, whole=self.task.couples_rows)
@@ -393,14 +415,15 @@ class Engine:
 
     def _seed(self, *names: str | int) -> None:
         seed_all(self.settings.seed, *names)
-        self.dropout.seed(generator(self.settings.seed, "dropout", *names))
+        self.dropout.seed(lambda: generator(self.settings.seed, "dropout", *names))
 
-    def _clip(self, trainable: Sequence[torch.nn.Parameter]) -> float:
+    def _clip(self, trainable: Sequence[torch.nn.Parameter], optimizer: Any) -> float:
         """Scale the gradients down to the largest norm allowed; returns the norm before.
 
         A step whose norm is within it is not multiplied by one: for a large vocabulary that is a pass over memory.
         """
-        self.accelerator.unscale_gradients()
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(optimizer.optimizer)
         gradients = [p.grad for p in trainable if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         found = float(norm)
@@ -410,13 +433,15 @@ class Engine:
 
     def _loss(self, model: torch.nn.Module, batch: Batch, totals: Mapping[str, float]) -> torch.Tensor:
         """A micro-batch's part of the step's loss: the only division."""
-        with self.accelerator.autocast():
+        with autocast(self.accelerator.device, self.settings.precision):
             terms = self.source.train.loss(model, batch.to(self.accelerator.device)).terms.values()
             first, *others = [t.sum.float() * (t.coefficient / totals[t.per]) for t in terms]
             return torch.stack([first, *others]).sum() if others else first
 
     def _chosen_rows(self) -> tuple[int, np.ndarray]:
         """The epoch, and the positions of the rows of the next step."""
+        if self._chosen is not None and self._chosen[0] == self.state.step:
+            return self._chosen[1:]
         per_epoch = steps_per_epoch(len(self.train_rows.lengths), self.settings.batch_size)
         epoch, position = divmod(self.state.step, per_epoch)
         if self._batches[0] != epoch:
@@ -427,7 +452,9 @@ class Engine:
         chosen = self._batches[1][position]
         # By their length as rows, though recorded ones may be shorter: where the batch is one micro-batch, dropout then
         # draws the same masks for them.
-        return epoch, chosen[np.argsort(-self.train_rows.lengths[chosen], kind="stable")]
+        ordered = chosen[np.argsort(-self.train_rows.lengths[chosen], kind="stable")]
+        self._chosen = (self.state.step, epoch, ordered)
+        return epoch, ordered
 
     def _micro_batches(self) -> list[Batch]:
         epoch, chosen = self._chosen_rows()

@@ -66,7 +66,7 @@ class ProgressBar:
     def _on_step(self, event: Event) -> None:
         loss = float(event.values["loss"])
         self._average = loss if self._average is None else 0.9 * self._average + 0.1 * loss
-        if self.bar is not None:
+        if self.bar is not None and not self.progress.disable:
             self.progress.update(self.bar, completed=event.values["phase_step"], loss=f"{self._average:.3f}")
 
     def _on_evaluation(self, event: Event) -> None:
