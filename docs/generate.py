@@ -137,7 +137,8 @@ def options_table() -> str:
         task = tasks.find(name)
         for field in dataclasses.fields(task):
             if field.init and f"train.{field.name}" not in keys:
-                default = "" if field.default in (None, "", dataclasses.MISSING) else f"`{json.dumps(field.default).strip(chr(34))}`"
+                is_plain = field.default not in (None, "", dataclasses.MISSING)
+                default = f"`{json.dumps(field.default).strip(chr(34))}`" if is_plain else ""
                 found.setdefault((field.name, default, _meaning_of(task, field.name)), []).append(name)
     rows = [
         f"| `options.{option}` | {', '.join(of)} | {default} | {meaning} |"
