@@ -696,3 +696,20 @@ class TestPairedTokens:
         found = paired.difference()
         assert (found.value, found.low, found.high) == (0, 0, 0)
         assert "too narrow" in found.note
+
+
+@pytest.mark.parametrize("kind", ["tags", "token_classification"])
+def test_rows_of_many_words_are_compared_in_full(kind: str) -> None:
+    """Both figures were 1 where a row's words were counted to a thousand only."""
+    names = ("B-A", "O") if kind == "token_classification" else ("NN", "VB")
+    true = [names[0], names[1]] * 1500
+    a = [tag if i % 10 < 7 else "O" if kind == "token_classification" else "XX" for i, tag in enumerate(true)]
+    b = list(true)
+    state = PairedState(kind)
+    state.update([true], [a], [b])
+    if kind == "tags":
+        assert state.value("a") == pytest.approx(0.7)
+    else:
+        recall = sum(x == y for x, y in zip(true, a, strict=True) if x == "B-A") / 1500
+        assert state.value("a") == pytest.approx(2 * recall / (1 + recall))
+    assert state.value("b") == 1.0

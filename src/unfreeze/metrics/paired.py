@@ -295,7 +295,8 @@ class _PairedSpans(_PairedLabelSets):
     """
 
     metrics = ("overall_f1",)
-    most_in_a_row = 1024
+    # Of five coordinates each, a cell's number must fit into 63 bits.
+    most_in_a_row = 5000
 
     def __init__(self, n_labels: int) -> None:
         _PairedCells.__init__(self, (self.most_in_a_row + 1,) * 5)
@@ -310,12 +311,27 @@ class _PairedSpans(_PairedLabelSets):
 
 
 class _PairedTags(_PairedSpans):
-    """As spans, where tags name none: each word is one, and F1 the share of words that are right."""
+    """As spans, where tags name none: each word is one, and F1 the share of words that are right.
+
+    A cell is how many words (the row has, a has right, b has right): every word has a tag from both.
+    """
 
     metrics = ("overall_accuracy",)
+    most_in_a_row = 1 << 20
 
-    def found(self, tags: Sequence[str]) -> set[Any]:
-        return set(enumerate(tags))
+    def __init__(self, n_labels: int) -> None:
+        _PairedCells.__init__(self, (self.most_in_a_row + 1,) * 3)
+
+    def columns(self, true: Any, a: Any, b: Any) -> tuple[np.ndarray, ...]:
+        counts = [
+            (len(t), *(sum(x == y for x, y in zip(t, tags, strict=True)) for tags in (one, other)))
+            for t, one, other in zip(true, a, b, strict=True)
+        ]
+        return tuple(np.minimum(np.array(counts, np.int64).reshape(-1, 3), self.most_in_a_row).T)
+
+    def _counts(self, system: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        words, a, b = self.coordinates()
+        return words, (a if system == "a" else b), words
 
 
 class _PairedFrames(_PairedLabels):

@@ -169,8 +169,28 @@ def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]]) ->
     return masked
 
 
-def varied(example: Example, seconds: float, generator: np.random.Generator) -> Example:
-    """Another part of a recording that is longer than what is used, another loudness, masked stretches and bands."""
+def hears_samples(extractor: Any) -> bool:
+    """Whether a model is given samples, not a spectrogram: it has no bands that could be masked."""
+    return getattr(extractor, "feature_size", 1) == 1 and not hasattr(extractor, "num_mel_bins")
+
+
+def hears_loudness(extractor: Any) -> bool:
+    """Whether a louder recording is another one to the model: not where samples are divided by their spread."""
+    return not (hears_samples(extractor) and getattr(extractor, "do_normalize", False))
+
+
+def variation(extractor: Any) -> str:
+    """How `varied` changes a recording, but for the part that is heard; for the plan."""
+    loudness = f"up to {LARGEST_GAIN_DB:g} dB louder or softer, " if hears_loudness(extractor) else ""
+    bands = "stretches silenced" if hears_samples(extractor) else "SpecAugment's masks"
+    return loudness + bands
+
+
+def varied(example: Example, seconds: float, extractor: Any, generator: np.random.Generator) -> Example:
+    """Another part of a recording that is longer than what is used, another loudness, masked stretches and bands.
+
+    What the model would not notice is left out: see `hears_loudness` and `hears_samples`.
+    """
     recording: Recording = example.origin
     room = max(0.0, recording.seconds - seconds)
     return replace(
@@ -178,9 +198,9 @@ def varied(example: Example, seconds: float, generator: np.random.Generator) -> 
         origin=replace(
             recording,
             start=float(generator.uniform(0, room)) if room else 0.0,
-            gain_db=float(generator.uniform(-LARGEST_GAIN_DB, LARGEST_GAIN_DB)),
+            gain_db=float(generator.uniform(-LARGEST_GAIN_DB, LARGEST_GAIN_DB)) if hears_loudness(extractor) else 0.0,
             time_masks=_masks(TIME_MASKS, LONGEST_TIME_MASK, generator),
-            band_masks=_masks(BAND_MASKS, WIDEST_BAND_MASK, generator),
+            band_masks=() if hears_samples(extractor) else _masks(BAND_MASKS, WIDEST_BAND_MASK, generator),
         ),
     )
 

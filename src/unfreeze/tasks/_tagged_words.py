@@ -47,6 +47,7 @@ class Words:
         tags: Id of each word's tag; None without labels.
         left: Words of the row that come in later examples.
         parts: Examples of the row.
+        offsets: First character of each word in the row's text, and the one behind it; empty where the row is a list.
     """
 
     words: tuple[str, ...]
@@ -54,6 +55,7 @@ class Words:
     tags: tuple[int, ...] | None
     left: int
     parts: int
+    offsets: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -176,7 +178,7 @@ class TagsWords(Task):
         (column,) = self.roles.text
         value = row.values.get(column)
         if isinstance(value, str):
-            words = _words_in(value)
+            words = [value[first:end] for first, end in _words_in(value)]
         else:
             words = [str(word) for word in checked_list(value, column, row)] if value is not None else []
         if not words:
@@ -184,7 +186,8 @@ class TagsWords(Task):
         return words
 
     def encode(self, row: Row, *, train: bool) -> list[Example]:
-        words = self._words_of(row)
+        words, text = self._words_of(row), row.values.get(self.roles.text[0])
+        offsets = _words_in(text) if isinstance(text, str) else []
         tags = self.space.target(row, self._label, len(words)) if train else None
         if train and tags is None:
             raise DataError("DATA-LABEL", f"there are no tags in column {self._label!r}", where=row.place)
@@ -203,6 +206,7 @@ class TagsWords(Task):
                 tuple(int(tags[i]) for i in owned) if tags is not None else None,
                 len(words) - owned.stop,
                 len(windows),
+                tuple(offsets[i] for i in owned) if offsets else (),
             )
             examples.append(Example({"input_ids": whole}, known, row.index, len(whole), part=number))
         return examples
@@ -235,7 +239,14 @@ class TagsWords(Task):
         kept = sum(place < tokens for place in known.places)
         tags = known.tags[:kept] if known.tags is not None else None
         left = known.left + len(known.words) - kept
-        begun.target = replace(known, words=known.words[:kept], places=known.places[:kept], tags=tags, left=left)
+        begun.target = replace(
+            known,
+            words=known.words[:kept],
+            places=known.places[:kept],
+            tags=tags,
+            left=left,
+            offsets=known.offsets[:kept],
+        )
         return begun
 
     def collate(self, examples: Sequence[Example]) -> Batch:
@@ -262,18 +273,26 @@ class TagsWords(Task):
             places = list(known.places)
             tags = [self.space.labels[j] for j in best.indices[i, places].tolist()]
             sure = best.values[i, places].tolist()
-            found.append(self._prediction(int(row), tags, list(known.words), sure))
+            found.append(self._prediction(int(row), tags, list(known.words), sure, list(known.offsets)))
         return found
 
     def merge(self, parts: Sequence[Prediction]) -> list[Prediction]:
         if len(parts) == 1:
             return list(parts)
         tags = [tag for part in parts for tag in part.label]
-        words, sure = ([x for part in parts for x in part.extra[name]] for name in ("words", "scores"))
-        return [self._prediction(parts[0].row, tags, words, sure)]
+        words, sure, offsets = (
+            [x for part in parts for x in part.extra.get(name, ())] for name in ("words", "scores", "offsets")
+        )
+        return [self._prediction(parts[0].row, tags, words, sure, offsets)]
 
-    def _prediction(self, row: int, tags: list[str], words: list[str], sure: list[float]) -> Prediction:
-        """The tags, and in `extra` the words, how sure each tag is, and the spans as the Hub's pipelines name them."""
+    def _prediction(
+        self, row: int, tags: list[str], words: list[str], sure: list[float], offsets: list[tuple[int, int]]
+    ) -> Prediction:
+        """The tags, and in `extra` the words, how sure each tag is, and the spans as the Hub's pipelines name them.
+
+        Of a text, words have ``offsets`` and spans ``start`` and ``end``, in characters; of a list of words there are
+        none.
+        """
         spans = sorted(spans_of(tags), key=lambda span: span[1]) if self.space.types else []
         entities = [
             {
@@ -282,11 +301,12 @@ class TagsWords(Task):
                 "score": float(np.mean(sure[first : last + 1])),
                 "first_word": first,
                 "last_word": last,
+                **({"start": offsets[first][0], "end": offsets[last][1]} if offsets else {}),
             }
             for kind, first, last in spans
         ]
         probability = min(sure) if sure else None
-        extra = {"words": words, "scores": sure, "entities": entities}
+        extra = {"words": words, "scores": sure, "entities": entities, **({"offsets": offsets} if offsets else {})}
         return Prediction(row, tags, probability, extra=extra, shown=self._told(words, tags))
 
     def _told(self, words: Sequence[str], tags: Sequence[str]) -> str:
@@ -360,15 +380,27 @@ def intent_column(table: Table) -> str | None:
     return next((c for c in table.columns if c.casefold() in INTENT_NAMES and not table.is_list(c)), None)
 
 
-def _words_in(text: str) -> list[str]:
-    """Words and marks of plain text: divided at white space, and around punctuation and symbols.
+def _words_in(text: str) -> list[tuple[int, int]]:
+    """First character, and the one behind it, of the words and marks of plain text.
 
-    >>> _words_in("Ada's in Rome.")
-    ['Ada', "'", 's', 'in', 'Rome', '.']
+    They are divided at white space, and around punctuation and symbols.
+
+    >>> [("Ada's in Rome."[first:end], first) for first, end in _words_in("Ada's in Rome.")]
+    [('Ada', 0), ("'", 3), ('s', 4), ('in', 6), ('Rome', 9), ('.', 13)]
     """
-    # Not by `\\w`: the vowel signs of Hindi are no letters to it.
-    apart = "".join(f" {c} " if unicodedata.category(c)[0] in "PS" else c for c in text)
-    return apart.split()
+    found: list[tuple[int, int]] = []
+    start: int | None = None
+    for i, letter in enumerate(text):
+        # Not by `\w`: the vowel signs of Hindi are no letters to it.
+        is_mark = unicodedata.category(letter)[0] in "PS"
+        if (is_mark or letter.isspace()) and start is not None:
+            found.append((start, i))
+            start = None
+        if is_mark:
+            found.append((i, i + 1))
+        elif start is None and not letter.isspace():
+            start = i
+    return found + [(start, len(text))] * (start is not None)  # type: ignore[list-item]
 
 
 def _one_column(table: Table, asked: DataRecipe | None, role: str) -> str | None:

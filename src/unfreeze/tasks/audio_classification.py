@@ -87,11 +87,10 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
         return [Example({"content": content}, target, row.index, self.max_length, is_cut=is_cut, origin=recording)]
 
     def variation(self) -> str:
-        loudness = f"up to {_audio.LARGEST_GAIN_DB:g} dB louder or softer"
-        return f"another part of long recordings, {loudness}, SpecAugment's masks"
+        return f"another part of long recordings, {_audio.variation(self.processor)}"
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
-        return _audio.varied(example, self.used_seconds, generator)
+        return _audio.varied(example, self.used_seconds, self.processor, generator)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         inputs = _audio.model_inputs(examples, self.processor, self.used_seconds)

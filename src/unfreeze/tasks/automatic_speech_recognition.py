@@ -191,7 +191,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         return int(self.targets.written)
 
     def variation(self) -> str:
-        return f"up to {_audio.LARGEST_GAIN_DB:g} dB louder or softer, SpecAugment's masks"
+        return _audio.variation(self.processor.extractor)
 
     def planned(self) -> list[tuple[str, Any, str]]:
         letters = f"{len(self.targets.letters)} letters: {''.join(self.targets.letters)}"
@@ -251,7 +251,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
             raise DataError("DATA-ROW", what, where=row.place, remedy=remedy) from None
 
     def augment(self, example: Example, generator: np.random.Generator) -> Example:
-        drawn = _audio.varied(example, self.used_seconds, generator)
+        drawn = _audio.varied(example, self.used_seconds, self.processor.extractor, generator)
         return replace(drawn, origin=replace(drawn.origin, start=example.origin.start))
 
     def collate(self, examples: Sequence[Example]) -> Batch:

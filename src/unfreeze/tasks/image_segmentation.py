@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 MOST_PIXELS, PIXEL_STEP, MOST_ENLARGED = 512, 32, 2.0
 # As usual since Chen et al. 2018 (arXiv 1802.02611, section 4); 8 costs about four times as much.
 USUAL_STRIDE = 16
+USUAL_DROPOUT = 0.1
+# Where configurations keep the dropout before the last layer: MobileNet, MobileViT, Segformer; DPT.
+_DROPOUTS = ("classifier_dropout_prob", "semantic_classifier_dropout")
 PICTURES_MEASURED = 200
 # Classes of these names are no classes, but what nobody has looked at.
 UNLABELLED_NAMES = frozenset(("unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"))
@@ -148,8 +151,8 @@ class ImageSegmentation(ReadsFiles):
         output_stride: Pixels of the input, along a side, for one of what the model draws: 8 or 16, where a model draws
             as finely as asked (MobileNet, MobileViT). Default: 16, or what the model was fine-tuned with. Pictures of
             twice the size cost about as much with 16 as small ones with 8.
-        dropout: Share of what enters the last layer that is dropped while training, where the model drops any.
-            MobileNet's configuration has 0.8, for a head that nobody fine-tunes on few pictures.
+        dropout: Share of what enters the last layer that is dropped while training. Default: 0.1, where a model drops
+            any. MobileNet's configuration has 0.8, for a head that nobody fine-tunes on few pictures.
         augmentation: See `ReadsFiles`.
 
     Pictures and masks are cut and mirrored alike. Figures are of the pictures at their own size.
@@ -169,12 +172,12 @@ class ImageSegmentation(ReadsFiles):
     ignore: list[str | int] = field(default_factory=list)
     mirror: bool = True
     output_stride: int | None = None
-    dropout: float = 0.1
+    dropout: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_option("mirror", isinstance(self.mirror, bool), "true or false")
-        is_share = is_number(self.dropout) and 0 <= self.dropout < 1
+        is_share = self.dropout is None or (is_number(self.dropout) and 0 <= self.dropout < 1)
         self.check_option("dropout", is_share, "a share from 0 to below 1")
         self.check_option("output_stride", self.output_stride in (None, 8, 16), "8 or 16")
         sides = self.size
@@ -379,11 +382,15 @@ class ImageSegmentation(ReadsFiles):
         """MobileNet's classifier halves a picture five times; to draw, it must not (Chen et al. 2018, DeepLabv3+).
 
         Raises:
-            TaskError: E-TASK, the model draws at a stride of its own and another was asked for.
+            TaskError: E-TASK, the model draws at a stride of its own, or drops nothing, and another was asked for.
         """
         changed = copy.deepcopy(config)
-        if hasattr(changed, "classifier_dropout_prob"):
-            changed.classifier_dropout_prob = self.dropout
+        drops = [name for name in _DROPOUTS if hasattr(changed, name)]
+        if not drops and self.dropout is not None:
+            what = f"{config.model_type} drops nothing before its last layer"
+            raise TaskError("TASK", what, where="options.dropout", remedy="leave options.dropout out")
+        for name in drops:
+            setattr(changed, name, self._share_dropped)
         own = getattr(config, "output_stride", None)
         if own is None and self.output_stride is not None:
             what = f"{config.model_type} draws at a stride of its own"
@@ -441,7 +448,11 @@ class ImageSegmentation(ReadsFiles):
 
     def planned(self) -> list[tuple[str, Any, str]]:
         why = "of what enters the last layer, where the model drops any"
-        return [*super().planned(), ("options.dropout", self.dropout, why)]
+        return [*super().planned(), ("options.dropout", self._share_dropped, why)]
+
+    @property
+    def _share_dropped(self) -> float:
+        return USUAL_DROPOUT if self.dropout is None else self.dropout
 
     def without_content(self, example: Example) -> Example:
         return replace(example, origin=replace(example.origin, is_read=False))
