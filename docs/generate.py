@@ -1,4 +1,4 @@
-"""Write the parts of the documents that follow from the code: errors, keys of recipes, options of tasks, faults.
+"""Write the parts of the documents that follow from the code: errors, findings, recipe keys, task options, faults.
 
 ``python docs/generate.py`` writes them; a test says when they are out of date.
 """
@@ -18,6 +18,7 @@ import yaml
 
 import unfreeze
 from unfreeze import errors, recipe, tasks
+from unfreeze.report import findings
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -38,6 +39,17 @@ E-DATA-COLUMN: there is no column 'lable' for data.label
 
 From Python the same is an exception of the class named below, with the attributes `code`, `what`, `where` and `remedy`.
 An error that was not foreseen is shown with its traceback as `E-INTERNAL`; please report it.
+"""
+FINDINGS_HEAD = """\
+# Findings
+
+<!-- Written by docs/generate.py; do not edit. -->
+
+What a run's records say about it. `unfreeze train` prints the findings, report.html shows them with their evidence, and
+findings.json keeps them; each that asks for something says what to type. From Python: `run.findings`.
+
+| code | found |
+| --- | --- |
 """
 STATUSES = {
     0: "done",
@@ -208,6 +220,8 @@ def pages() -> dict[Path, str]:
     recipes, of_tasks, reliability = DOCS / "recipes.md", DOCS / "tasks.md", DOCS / "reliability.md"
     return {
         DOCS / "errors.md": errors_page(),
+        DOCS / "findings.md": FINDINGS_HEAD
+        + "".join(f"| {code} | {found} |\n" for code, found in findings.CODES.items()),
         recipes: with_generated(recipes.read_text(encoding="utf-8"), keys_table()),
         of_tasks: with_generated(of_tasks.read_text(encoding="utf-8"), options_table()),
         reliability: with_generated(reliability.read_text(encoding="utf-8"), faults_tables()),

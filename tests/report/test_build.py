@@ -205,7 +205,7 @@ def test_a_phase_that_ended_early_says_so(tmp_path):
     run = made_up.write_run(tmp_path / "run")
     made_up.change_json(run, "plan.json", lambda p: p["phases"][2].update(steps=80))
     made_up.change_json(run, "train_results.json", lambda r: r.update(train_stopped_phases=["all"]))
-    assert "50 of 80 steps, no better any more" in page_of(run)
+    assert "50 of 80 steps, stopped early" in page_of(run)
 
 
 # runs that did not end well

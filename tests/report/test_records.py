@@ -94,7 +94,7 @@ def test_each_verdict_is_said_plainly():
     assert str(better) == "Fine-tuning beats TF-IDF by 2.0 points of accuracy (95 % interval +1.0 to +3.0)."
     assert str(equal) == (
         "Fine-tuning did not beat TF-IDF: it is better by 2.0 points of accuracy, "
-        "which cannot be told from no difference (95 % interval -1.0 to +5.0)."
+        "statistically indistinguishable from no difference (95 % interval -1.0 to +5.0)."
     )
     assert str(worse) == (
         "Fine-tuning did not beat TF-IDF: it is worse by 2.0 points of accuracy (95 % interval -3.0 to -1.0)."

@@ -226,7 +226,7 @@ def _happened(record: PhaseRecord | None, phase: Mapping[str, Any], stopped: lis
     planned = phase.get("steps") or record.planned_steps
     if record.steps >= planned:
         return "as planned"
-    return f"{record.steps:,} of {planned:,} steps" + (", no better any more" if record.name in stopped else "")
+    return f"{record.steps:,} of {planned:,} steps" + (", stopped early" if record.name in stopped else "")
 
 
 def _inputs(record: PhaseRecord | None, recordings: Mapping[str, RecordingRecord]) -> str:

@@ -1,19 +1,5 @@
 """Findings: what the records of a run say about it, as judged statements with evidence and something to type.
 
-=======  ==============================================================
-BASE001  fine-tuning beats its strongest baseline
-BASE002  it cannot be told from it
-BASE003  it is worse
-SEL001   the figure comes from the rows the weights were selected on
-CAL001   probabilities are not frequencies
-CLS001   classes that are never recognised
-OVF001   training went on after the validation loss had turned
-CUT001   texts longer than the model takes
-DUP001   reported rows whose text is among the training rows
-GRP001   reported rows of groups (speakers, patients) that are among the training rows
-UNE001   uneven classes
-=======  ==============================================================
-
 Overfitting is judged on the validation loss, since it moves before the accuracy does (a network that grows surer of its
 mistakes; Guo et al. 2017, arXiv 1706.04599, section 3).
 """
@@ -37,6 +23,23 @@ from unfreeze.report.wording import (
 from unfreeze.run import Finding, Run
 from unfreeze.types import is_number
 
+# Every code with what was found; docs/findings.md is made of it.
+CODES = {
+    "BASE001": "fine-tuning beats its strongest baseline: the interval of the difference is above 0",
+    "BASE002": "it is statistically indistinguishable from its strongest baseline: the interval of the difference "
+    "holds 0",
+    "BASE003": "it is worse than its strongest baseline",
+    "SEL001": "the figure comes from the rows by which the weights were chosen, so it is slightly optimistic",
+    "CAL001": "probabilities are not frequencies: the expected calibration error is above 0.1, and above what chance "
+    "gives on so many rows",
+    "CLS001": "classes that are never recognised",
+    "OVF001": "training went on after the validation loss had turned: it has risen over three evaluations",
+    "CUT001": "more than 1 % of the texts are longer than the model takes, and are cut",
+    "DUP001": "more than 1 % of the reported rows are training rows, too",
+    "GRP001": "reported rows are of groups (speakers, patients) that are among the training rows: the figure is for "
+    "known groups",
+    "UNE001": "uneven classes, of which the small ones pay: accuracy is well above macro F1",
+}
 CALIBRATION_LIMIT = 0.1
 # A calibration error this many times what chance alone gives on so many rows is none of chance.
 CALIBRATION_CHANCE_FACTOR = 2.0
@@ -151,7 +154,9 @@ def _selected_on_same_rows(records: Records) -> Finding | None:
     headline = records.headline
     if headline is None or not headline.selected_on_same_rows:
         return None
-    sentence = f"The weights were selected on the same {headline.rows} that the figure is from; it flatters a little."
+    sentence = (
+        f"The weights were selected on the same {headline.rows} that the figure is from, so it is slightly optimistic."
+    )
     advice = "score rows that no choice has seen: --test FILE"
     return Finding("SEL001", "info", sentence, {"split": headline.split, "rows": headline.samples}, advice)
 

@@ -136,7 +136,8 @@ class Comparison:
         if self.verdict == "worse":
             return f"Fine-tuning did not beat {self.title}: it is worse by {by} of {metric_name(self.metric)} ({span})."
         way = "equal" if value == 0 else f"{'better' if value > 0 else 'worse'} by {by} of {metric_name(self.metric)}"
-        return f"Fine-tuning did not beat {self.title}: it is {way}, which cannot be told from no difference ({span})."
+        sure = "statistically indistinguishable from no difference"
+        return f"Fine-tuning did not beat {self.title}: it is {way}, {sure} ({span})."
 
 
 @dataclass
