@@ -367,9 +367,9 @@ def test_env_shows_versions_and_what_is_missing(place, monkeypatch):
     from unfreeze import environment
 
     found = json.loads(unfreeze("env", "--json").out)
-    assert sorted(found) == ["features", "machine", "models", "versions"]
+    assert sorted(found) == ["machine", "models", "versions"]
     assert found["models"]["builtin:text"].startswith("a small")
-    monkeypatch.setattr(environment, "_FEATURES", {"Time travel": ("no_such_package_at_all",)})
+    monkeypatch.setattr(environment, "_SHOWN", ("no_such_package_at_all",))
     assert "missing: pip install no_such_package_at_all" in unfreeze("env").out
 
 

@@ -6,7 +6,6 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -164,9 +163,7 @@ def train(
             raise shortage
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
-        recipe_yaml = _with_absolute_paths(asked).to_yaml()
-        plan_.identity["recipe"] = hashlib.sha256(recipe_yaml.encode()).hexdigest()
-        run = TrainedRun.create(folder, recipe_yaml=recipe_yaml, plan=plan_.to_json())
+        run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
         _keep_rows_of_python_objects(run, data, test)
         return _carry_out(run, prepared, plan_, stop, observers, console)
 
@@ -220,7 +217,7 @@ def resume(
         for sentence in durable.recover(folder):
             found.log("notice", found.status.step, text=sentence)
     plan_ = Plan.from_json(found.plan)
-    _refuse_another_recipe(plan_, found)
+    _refuse_another_recipe(found)
     asked = Recipe.from_file(found.recipe_path)
     asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
     with stop_on_signals() as stop:
@@ -302,7 +299,7 @@ def _fine_tuned(
         if validation is not None and prepared.task.chooses_on_validation:
             prepared.task.adjust(engine.evaluate().metric)
     steps = run.steps()
-    last = [s["loss"] for s in steps[-max(1, len(steps) // 10) :]]
+    last = [loss for loss, _ in steps[-max(1, len(steps) // 10) :]]
     run.write_results(
         "train",
         {
@@ -314,7 +311,7 @@ def _fine_tuned(
                 engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3
             ),
             "loss": float(np.mean(last)) if last else None,
-            "tokens_per_second": sum(s["tokens"] for s in steps) / max(engine.state.seconds, 1e-9),
+            "tokens_per_second": sum(tokens for _, tokens in steps) / max(engine.state.seconds, 1e-9),
             "peak_memory_bytes": peak_memory_bytes(),
         },
     )
@@ -562,10 +559,10 @@ def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
         run.log("notice", 0, text=f"the rows are kept in the run's folder {name}/, so that it can be resumed")
 
 
-def _refuse_another_recipe(before: Plan, run: Run) -> None:
+def _refuse_another_recipe(run: Run) -> None:
     """What was asked for decides what a resumed run does as much as the rows do."""
     path = run.recipe_path
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != before.identity["recipe"]:
+    if path.is_file() and durable.sha256_of_file(path) != run.plan["recipe_sha256"]:
         raise RequestError(
             "RUN-CHANGED",
             "recipe.yaml is not what this run was started with",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from unfreeze import tasks
-from unfreeze.data.columns import FILE_NOUNS, Roles
+from unfreeze.data.columns import FILE_NOUNS, Roles, file_columns
 from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts, unlabelled_rows, without_broken
 from unfreeze.data.sources import read
 from unfreeze.data.splits import Splits, divide
@@ -209,6 +209,13 @@ def _recognised(recipe: Recipe, train: Table) -> tuple[Task, list[str]]:
             remedy="\nor ".join(f"--task {name}" for name in found),
         )
     notes = [f"task: {name}, since {why}" for name, why in found.items()]
+    if not found:
+        for kind, noun in FILE_NOUNS.items():
+            notes += [
+                f"the {noun} of column {name!r} are not read, since there are texts with labels; to learn from them: "
+                f"--task {kind}-classification"
+                for name in file_columns(train, kind)
+            ]
     return _task(recipe, tasks.find(next(iter(found), DEFAULT_TASK))), notes
 
 

@@ -122,7 +122,8 @@ class Run:
 
         def write(staging: Path) -> None:
             durable.write_text(staging / "recipe.yaml", recipe_yaml)
-            durable.write_json(staging / "plan.json", {"format": FORMAT_VERSION, **plan})
+            asked = durable.sha256_of_file(staging / "recipe.yaml")
+            durable.write_json(staging / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})
             durable.write_json(staging / "status.json", asdict(Status("running")))
 
         # Whole or not at all: a folder without a status could neither be resumed nor be taken by a new run.
@@ -241,9 +242,9 @@ class Run:
                 values = {k: v for k, v in record.items() if k not in ("kind", "step", "seconds")}
                 yield Event(record["kind"], record["step"], record["seconds"], values)
 
-    def steps(self) -> list[Mapping[str, Any]]:
-        """The values of each step's event, in order, once: a killed run does some steps again when it is resumed."""
-        return list({event.step: event.values for event in self.events("step")}.values())
+    def steps(self) -> list[tuple[float, int]]:
+        """Loss and tokens of each step, in order, once: a killed run does some steps again when it is resumed."""
+        return list({e.step: (e.values["loss"], e.values["tokens"]) for e in self.events("step")}.values())
 
     def _lines(self) -> Iterator[str]:
         path = self.folder / "events.jsonl"

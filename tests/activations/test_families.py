@@ -28,6 +28,7 @@ class Plain:
     """Rows are tensors as a family's models take them; texts are of different lengths."""
 
     augments = couples_rows = False
+    answer_axis = -1
 
     def __init__(self, architecture: Architecture) -> None:
         self.makes_up = architecture.auto == SEQ2SEQ

@@ -12,6 +12,8 @@ from PIL import Image
 from unfreeze.data import contents
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError
+from unfreeze.preparation import _recognised
+from unfreeze.recipe import Recipe
 from unfreeze.types import Files
 
 
@@ -82,6 +84,10 @@ def test_pictures_beside_texts_with_labels_are_not_the_task(shop: Path) -> None:
     rows = [f"A long sentence about the thing number {i},{'ab'[i % 2]},shop/hat/1.png" for i in range(20)]
     table.write_text("text,label,photo\n" + "\n".join(rows) + "\n")
     assert ImageClassification.recognises(read(table).train) is None
+    task, notes = _recognised(Recipe(), read(table).train)
+    assert task.name == "text-classification"
+    assert notes[0].startswith("the pictures of column 'photo' are not read")
+    assert notes[0].endswith("--task image-classification")
 
 
 def test_pictures_given_as_objects_stand_upright_whatever_their_colours() -> None:

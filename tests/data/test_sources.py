@@ -267,7 +267,7 @@ def test_a_configuration_of_a_hub_set_is_named_or_asked_for(monkeypatch: pytest.
             )
         if name not in names:
             raise ValueError(f"BuilderConfig '{name}' not found. Available: {names}")
-        return datasets.Dataset.from_list([{"text": name, "label": "x"}])
+        return datasets.DatasetDict(train=datasets.Dataset.from_list([{"text": name, "label": "x"}]))
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.chdir(tmp_path)

@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_a_step_that_was_done_again_counts_once(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", recipe_yaml="", plan={})
     for step in (1, 2, 3, 2, 3, 4):
-        run.log("step", step, loss=float(step))
-    assert [values["loss"] for values in run.steps()] == [1.0, 2.0, 3.0, 4.0]
+        run.log("step", step, loss=float(step), tokens=10 * step)
+    assert run.steps() == [(1.0, 10), (2.0, 20), (3.0, 30), (4.0, 40)]
 
 
 @pytest.fixture(scope="module")
