@@ -57,7 +57,7 @@ STATUSES = {
     2: "the request was wrong: command line, recipe, data, task",
     4: "a model, tokenizer or weight file",
     5: "a number that is not finite",
-    6: "memory, disk, a missing package",
+    6: "memory or disk",
     7: "a process of several was lost",
     75: "interrupted, after a checkpoint; `unfreeze resume RUN` goes on",
     130: "stopped by Ctrl-C where there is nothing to resume",

@@ -562,7 +562,8 @@ def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
 def _refuse_another_recipe(run: Run) -> None:
     """What was asked for decides what a resumed run does as much as the rows do."""
     path = run.recipe_path
-    if path.is_file() and durable.sha256_of_file(path) != run.plan["recipe_sha256"]:
+    noted = run.plan.get("recipe_sha256")  # by earlier versions it was not
+    if path.is_file() and noted is not None and durable.sha256_of_file(path) != noted:
         raise RequestError(
             "RUN-CHANGED",
             "recipe.yaml is not what this run was started with",
@@ -574,7 +575,7 @@ def _refuse_another_recipe(run: Run) -> None:
 
 def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
     for key, what in _IDENTITY.items():
-        if before.identity[key] != now.identity[key]:
+        if before.identity.get(key, now.identity[key]) != now.identity[key]:
             raise RequestError(
                 "RUN-CHANGED",
                 f"{what} not what this run was started with",

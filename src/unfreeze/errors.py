@@ -169,7 +169,7 @@ class NumericsError(UnfreezeError):
 
 
 class ResourceError(UnfreezeError):
-    """Memory, disk or a missing package."""
+    """Memory or disk."""
 
     exit_status = 6
 

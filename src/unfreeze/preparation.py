@@ -276,8 +276,11 @@ def _without_test_rows_that_have_no_label(splits: Splits, task: Task, roles: Rol
     table, labels = splits.test, (roles.label,) if isinstance(roles.label, str) else roles.label or ()
     if table is None or not len(table) or not task.needs_label:
         return splits, []
-    if set(labels) <= set(table.columns) and len(unlabelled_rows(table, roles, task.is_unlabelled)) < len(table):
-        return splits, []
+    there = [name for name in labels if name in table.columns]
+    if any(not task.is_unlabelled(value) for name in there for value in table.column(name)):
+        return splits, []  # some have labels: what is wrong with the others is told as ever
+    if not there and set(table.columns) - set(splits.train.columns):
+        return splits, []  # the label may be there under another name, which is suggested
     note = f"none of the {len(table):,} test rows has a label: they are left out, and are there for unfreeze predict"
     return _replaced(splits, "test", None), [note]
 
@@ -329,7 +332,7 @@ def _sampled(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
         return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
     draw = generator(recipe.seed, "train rows")
     chosen = draw.choice(n, wanted, replace=False)
-    if (labels := task.labels_to_keep(splits.train, roles)) is not None:
+    if (labels := task.labels_to_keep(splits.train, roles, splits.label_names)) is not None:
         chosen = _with_every_label(chosen, labels, draw.permutation(n))
     return _replaced(splits, "train", splits.train.select(np.sort(chosen))), [
         f"{wanted:,} of {n:,} training rows, drawn by seed"
@@ -367,7 +370,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     division = divide(
         rows,
         strata=task.strata(table, roles),
-        labels=task.labels_to_keep(table, roles),
+        labels=task.labels_to_keep(table, roles, splits.label_names),
         groups=table.column(roles.group) if roles.group else together,
         duplicates=duplicate_sets(map(str, together) if roles.group and together else task.contents(table, roles)),
         fraction=fraction,

@@ -147,6 +147,13 @@ def test_samples_from_python_are_a_recording_with_one_channel_or_several() -> No
         assert np.allclose(decode(row.values["clip"]["bytes"], "row", 8000), tone, atol=1e-6)
 
 
+def test_whole_numbers_from_python_are_as_loud_as_the_file_they_came_from() -> None:
+    whole = (np.sin(np.arange(800) / 10) * 20000).astype(np.int16)
+    table = read([{"clip": {"array": whole, "sampling_rate": 8000}, "label": "x"}] * 2).train
+    found = decode(table.row(0).values["clip"]["bytes"], "row", 8000)
+    assert np.allclose(found, whole / 32768, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["clip", "image", "wav"])
 def test_files_in_a_column_are_told_by_what_they_are_and_not_by_its_name(name: str) -> None:
     sound = {"bytes": encoded(np.zeros(80, np.float32), 8000)["bytes"], "path": None}

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from unfreeze.errors import DataError, RecipeError, TaskError
-from unfreeze.tasks._labels import LabelSpace, canonical, guess_problem_type, is_missing, learn_labels, parts_of
+from unfreeze.tasks._labels import (
+    LabelSpace,
+    canonical,
+    guess_problem_type,
+    is_missing,
+    labels_in,
+    learn_labels,
+    parts_of,
+)
 from unfreeze.types import Row
 
 SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
@@ -334,3 +342,11 @@ def test_several_label_columns_are_no_other_problem_than_they_are() -> None:
     assert learn_labels(rows, columns=("a", "b"), problem_type="multi_label_classification").labels == ("a", "b")
     with pytest.raises(RecipeError, match="no regression"):
         learn_labels(rows, columns=("a", "b"), problem_type="regression")
+
+
+def test_labels_that_keep_a_row_are_those_that_are_learned() -> None:
+    for values in (["a;b", "b|c", "c, d"], [["a"], ["b", "c"], []], ["a,b", "b"]):
+        space = learn_labels(values, problem_type=MULTI)
+        assert set().union(*(labels_in(v, MULTI) for v in values)) == set(space.labels)
+    space = learn_labels([1.0, 2.0, None, 1.0], problem_type=SINGLE)
+    assert set().union(*(labels_in(v, SINGLE) for v in (1.0, 2.0, None))) == set(space.labels)

@@ -322,7 +322,7 @@ def test_names_of_several_columns_of_ids_become_names() -> None:
 @pytest.mark.parametrize(
     ("tag", "said"),
     [
-        ("PER", "such as 'B-PER', but for 'PER' (1 words)"),
+        ("PER", "such as 'B-PER', but for 'PER' (1 word)"),
         ("b-PER", "'b-PER'"),
         ("0", "'0'"),
         ("L-PER", "in the BILOU scheme (L-PER)"),

@@ -547,3 +547,19 @@ class TestLossScale:
         monkeypatch.setattr(Engine, "_clip", lambda *_: math.inf)
         with pytest.raises(NumericsError, match="norm is inf in step 4"):
             usual.engine(tmp_path / "run", usual.phases(("all", 9))).train()
+
+    def test_memory_that_ends_before_anything_was_scaled_is_met_with_smaller_parts(
+        self, usual: Any, tmp_path: Path, scaled: list[torch.amp.GradScaler], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = usual.engine(tmp_path / "run", usual.phases(("head", 2), ("all", 14)))
+        loss, failures = Engine._loss, iter(["CUDA out of memory"])
+
+        def fails_once(self: Engine, *given: Any) -> torch.Tensor:
+            if self.state.phase == 1 and (said := next(failures, None)) is not None:
+                raise torch.OutOfMemoryError(said)
+            return loss(self, *given)
+
+        monkeypatch.setattr(Engine, "_loss", fails_once)
+        engine.train()
+        assert engine.state.step == 16
+        assert engine.state.micro_batch_tokens > 0

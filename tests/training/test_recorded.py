@@ -216,6 +216,20 @@ def test_both_boundaries_of_a_pass_may_hold_values_too_large_for_half_precision(
     assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float32", "group 1, float32"]
 
 
+def test_a_value_that_no_precision_holds_ends_the_recording_and_not_the_run(made: Any, tmp_path: Path) -> None:
+    real = record._kept_positions
+
+    def not_finite_in_the_pass(hidden: Any, boundary: Any, lengths: Any) -> Any:
+        kept = real(hidden, boundary, lengths)
+        return kept * float("nan") if len(lengths) > 1 else kept
+
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(record, "_kept_positions", not_finite_in_the_pass):
+        engine.train()
+    assert [e.values["source"] for e in engine.run.events("phase")] == ["rows", "rows"]
+    assert any("not finite in float32" in text and "whole model" in text for text in notices(engine))
+
+
 def test_where_the_budget_is_too_small_for_all_phases_the_first_keeps_its_recording(made: Any, tmp_path: Path) -> None:
     whole = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
     whole.train()

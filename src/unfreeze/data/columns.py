@@ -426,8 +426,9 @@ def _holds_bytes(table: Table, name: str, wanted: str) -> bool:
     return bool(pa.types.is_large_binary(kind) and _key(name) in FILE_NAMES[wanted][:4])
 
 
-# WAV, AIFF, FLAC, OGG, MP3 with and without a tag.
-_SOUND = re.compile(rb"RIFF....WAVE|FORM....AIF|fLaC|OggS|ID3|\xff[\xe0-\xff]", re.DOTALL)
+# WAV, RF64, W64, AIFF, FLAC, OGG, MP3 with and without a tag; JPEG, PNG, GIF, BMP, WebP, TIFF.
+_SOUND = re.compile(rb"(RIFF|RF64)....WAVE|riff|FORM....AIF|fLaC|OggS|ID3|\xff[\xe0-\xff]", re.DOTALL)
+_PICTURE = re.compile(rb"\xff\xd8|\x89PNG|GIF8|BM|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL)
 
 
 def _is_sound(table: Table, name: str) -> bool:
@@ -437,7 +438,11 @@ def _is_sound(table: Table, name: str) -> bool:
         if file.get("path") and (kind := media.kind_of(str(file["path"]))) is not None:
             return kind == "audio"
         if content := file.get("bytes"):
-            return bool(_SOUND.match(content[:12]))
+            if _PICTURE.match(content[:12]):
+                return False
+            if _SOUND.match(content[:12]):
+                return True
+            break  # neither: by the column's name
     return _key(name) in FILE_NAMES["audio"][:4]
 
 

@@ -94,7 +94,11 @@ def _plain(value: Any) -> Any:
 def _encoded_sound(value: Mapping[str, Any]) -> Any:
     """Its bytes; what is no sound stays as it is, for whoever reads it to refuse."""
     try:
-        samples = np.asarray(value["array"], np.float32)
+        given = np.asarray(value["array"])
+        samples = given.astype(np.float32)
+        # As sound files are decoded: whole numbers of 16 bits, say. Plain lists of them have 64.
+        if np.issubdtype(given.dtype, np.signedinteger) and given.dtype.itemsize < 8:
+            samples /= -float(np.iinfo(given.dtype).min)
         # Several channels: `datasets` has them before the samples, most others behind.
         samples = samples.T if samples.ndim == 2 and samples.shape[0] < samples.shape[1] else samples
         return sounds.encoded(samples, int(value["sampling_rate"]))

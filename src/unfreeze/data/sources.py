@@ -190,9 +190,8 @@ def _configurations_in(message: str) -> list[str] | None:
 
 def _which_configuration(hub_id: str, asked: str | None, choices: list[str]) -> DataError:
     shown = ", ".join(choices[:12]) + (" ..." if len(choices) > 12 else "")
-    if asked is None:
-        what, remedy = f"the data set {hub_id} has several configurations: {shown}", ""
-    else:
-        what, remedy = f"{hub_id} has no configuration {asked!r}: {shown}", f"; {did_you_mean(asked, choices)}"
-    example = choices[0] if choices else "NAME"
-    return DataError("DATA-MISSING", what, where=hub_id, remedy=f"--set data.config_name={example}{remedy}")
+    if asked is not None:
+        what = f"{hub_id} has no configuration {asked!r}: {shown}"
+        return DataError("DATA-MISSING", what, where="data.config_name", remedy=did_you_mean(asked, choices))
+    what, example = f"the data set {hub_id} has several configurations: {shown}", choices[0] if choices else "NAME"
+    return DataError("DATA-MISSING", what, where=hub_id, remedy=f"--set data.config_name={example}")

@@ -231,6 +231,7 @@ class Timeline:
         steps: dict[int, StepRecord] = {}
         evaluations: dict[int, EvaluationRecord] = {}
         phases: list[PhaseRecord] = []
+        skipped: set[int] = set()
         for event in events:
             values = event.values
             if event.kind == "resumed":
@@ -258,6 +259,11 @@ class Timeline:
             elif event.kind == "not_finite":
                 text = f"loss {values.get('loss')}, gradient norm {values.get('gradient_norm')}: no update was made"
                 found.notices.append((event.step, text))
+            elif event.kind == "skipped":
+                skipped.add(event.step)
+        if skipped:
+            text = f"{len(skipped)} steps were left out: their gradients overflowed in float16"
+            found.notices.append((max(skipped), text))
         found.steps = [steps[k] for k in sorted(steps)]
         found.evaluations = [evaluations[k] for k in sorted(evaluations)]
         found.phases = sorted(phases, key=lambda p: p.number)

@@ -107,4 +107,5 @@ def _columns_are_fixed(columns: Sequence[str], table: Table) -> Iterator[None]:
 
 def _with_option(text: str) -> str:
     text = text.replace("--set data.encoding=", "--encoding ").replace("data.encoding", "--encoding")
-    return text.replace("--set data.config_name=", "load it in Python: datasets.load_dataset(NAME, CONFIGURATION), of ")
+    in_python = "give the rows in Python: datasets.load_dataset(NAME, CONFIGURATION), with a configuration such as "
+    return text.replace("--set data.config_name=", in_python)

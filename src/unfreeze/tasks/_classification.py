@@ -124,11 +124,11 @@ class ClassificationTask(Task):
         ids = np.asarray([position.setdefault(str(v), len(position)) for v in table.column(roles.label)], np.int64)
         return ids if len(position) <= max(2, len(ids) // 3) else None
 
-    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]] | None:
+    def labels_to_keep(self, table: Table, roles: Roles, names: Sequence[str] | None) -> list[set[str]] | None:
         if not isinstance(roles.label, str):
             return None
         values = [v for v in table.column(roles.label) if not is_missing(v)]
-        if not values or (kind := self.problem_type or guess_problem_type(values, None)[0]) == "regression":
+        if not values or (kind := self.problem_type or guess_problem_type(values, names)[0]) == "regression":
             return None
         return [labels_in(value, kind) for value in table.column(roles.label)]
 

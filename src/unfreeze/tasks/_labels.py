@@ -178,6 +178,7 @@ def learn_labels(
     Raises:
         DataError: E-DATA-ONE-CLASS, E-DATA-LABEL, with the row where one is to blame.
         TaskError: E-TASK, for an unknown `problem_type`.
+        RecipeError: E-RECIPE-CONFLICT, for several columns and another problem type than theirs.
     """
     if problem_type is not None and problem_type not in PROBLEM_TYPES:
         remedy = did_you_mean(problem_type, PROBLEM_TYPES)
@@ -209,11 +210,9 @@ def learn_labels(
 
 def labels_in(value: Any, kind: ProblemType) -> set[str]:
     """The classes that one value of the label column names."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return {str(label) for label in value}
-    if kind == "multi_label_classification" and isinstance(value, str):
-        return {label.strip() for label in value.split(",")}
-    return set() if is_missing(value) else {str(value)}
+    if kind == "multi_label_classification":
+        return set(parts_of(value)) if value is not None else set()
+    return set() if is_missing(value) else {canonical(value)}
 
 
 def guess_problem_type(values: Sequence[Any], names: Sequence[str] | None) -> tuple[ProblemType, str]:

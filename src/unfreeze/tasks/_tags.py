@@ -171,7 +171,7 @@ def _refuse_mixed_tags(counts: Mapping[str, int], where: str) -> None:
     if all(re.fullmatch(r"[LU]-.+", tag) for tag in others):
         what = f"the tags of spans are in the BILOU scheme ({', '.join(others[:4])}), which is not read"
         raise DataError("DATA-LABEL", what, where=where, remedy="write E- for L- and S- for U- (IOBES)")
-    listed = ", ".join(f"{tag!r} ({counts[tag]:,} words)" for tag in others[:5])
+    listed = ", ".join(f"{tag!r} ({counts[tag]:,} word{'s' * (counts[tag] != 1)})" for tag in others[:5])
     what = f"the tags name spans, such as {begun[0]!r}, but for {listed}"
     remedy = "correct these: O for a word of no span, B-TYPE for the first word of one, I-TYPE for its others"
     raise DataError("DATA-LABEL", what, where=where, remedy=remedy)

@@ -249,8 +249,15 @@ class Task(ABC):
         """What a hold-out keeps in equal shares, an id a row, (rows,); None: it is drawn plainly."""
         return None
 
-    def labels_to_keep(self, table: Table, roles: Roles) -> Sequence[Collection[str]] | None:
-        """The labels of each row, each of which keeps a row to learn from; None: nothing of the kind."""
+    def labels_to_keep(
+        self, table: Table, roles: Roles, names: Sequence[str] | None
+    ) -> Sequence[Collection[str]] | None:
+        """The labels of each row, each of which keeps a row to learn from; None: nothing of the kind.
+
+        Args:
+            table, roles: Rows, before the task is bound.
+            names: Of the classes, where the data lists them.
+        """
         return None
 
     def continue_from(self, targets: Any, config: Any, name: str) -> tuple[Any, list[str]]:

@@ -163,7 +163,7 @@ class IntentAndSlots(TagsWords):
     def restore_targets(self, stored: Any) -> FrameSpace:
         return FrameSpace.from_json(stored)
 
-    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]]:
+    def labels_to_keep(self, table: Table, roles: Roles, names: Sequence[str] | None) -> list[set[str]]:
         intents, tags = (table.column(str(name)) for name in _columns(roles))
         return [
             {f"intent {intent}", *(f"tag {tag}" for tag in given if tag is not None)}

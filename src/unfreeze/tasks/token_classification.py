@@ -58,7 +58,7 @@ class TokenClassification(TagsWords):
         where = f"'{roles.label}'"
         return learn_tags(train.column(str(roles.label)), label_names, where, train.place)
 
-    def labels_to_keep(self, table: Table, roles: Roles) -> list[set[str]]:
+    def labels_to_keep(self, table: Table, roles: Roles, names: Sequence[str] | None) -> list[set[str]]:
         return [set(map(str, given if given is not None else ())) for given in table.column(str(roles.label))]
 
     def strata(self, table: Table, roles: Roles) -> np.ndarray | None:

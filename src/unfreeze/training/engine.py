@@ -396,7 +396,9 @@ class Engine:
             optimizer.zero_grad(set_to_none=True)  # what part of the batch has added
             drop_partial_moments(optimizer)
             if (scaler := self.accelerator.scaler) is not None:
-                # Trap: what it noted of these gradients would keep it from looking at the next ones.
+                # Trap: what it noted of these gradients would keep it from looking at the next ones. It has a scale to
+                # update only once it has scaled something.
+                scaler.scale(torch.zeros((), device=self.accelerator.device))
                 scaler.update(scaler.get_scale())
         give_back_device_memory()
         lengths = np.asarray([self.source.train.examples[int(i)].length for i in chosen])

@@ -198,7 +198,8 @@ class Sources:
                     raise
                 # Later phases do without, rather than all.
                 self._refuse_recording([c for c in checked if c not in own], error)
-                checked, stores = self._recorded_whole(own)
+                checked = own
+                checked, stores = self._recorded_whole(checked)
         except (Refused, ResourceError, OSError) as error:
             self._refuse_recording(checked, error)
             return
@@ -217,6 +218,8 @@ class Sources:
                 stores = [self._recorded(checked, self.viewed)] if checked else []
                 break
             except Overflow as overflow:
+                if all(c.dtype == EXACT for c in checked if c.boundary.group == overflow.group):
+                    raise  # no precision holds what is not finite
                 # The few rows of the check had no such value. In single precision, which is what the design promises.
                 self.tell("notice", text=f"{overflow}: recorded in {EXACT}")
                 checked = [replace(c, dtype=EXACT) if c.boundary.group == overflow.group else c for c in checked]
@@ -430,7 +433,7 @@ def _code_of(model: torch.nn.Module) -> str:
     files = set()
     for kind in {type(module) for module in model.modules()}:
         if kind.__module__.partition(".")[0] not in ("torch", "transformers", "unfreeze"):
-            with contextlib.suppress(TypeError):  # made in a session, in no file
+            with contextlib.suppress(TypeError, OSError):  # made in a session, in no file
                 files.add(inspect.getsourcefile(kind))
     known = sorted(Path(file) for file in files if file is not None and Path(file).is_file())
     return " ".join([type(model).__name__, *map(sha256_of_file, known)])
