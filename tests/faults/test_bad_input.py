@@ -255,7 +255,7 @@ def test_da_09_test_rows_whose_labels_were_kept_back_are_left_out_and_said(has_c
     assert any("test rows has a label: they are left out" in note for note in found["notes"])
     error = refused("data/train.csv", "--test", "data/test.csv")
     assert error.startswith(("E-DATA-LABEL", "E-DATA-COLUMN")), "rows that were named for it are not passed over"
-    put("data/test.csv", "text,Label\n" + "".join(f"{text},{label}\n" for text, label in ROWS))
+    put("data/test.csv", csv_text(ROWS).replace("label", "Label", 1))
     assert refused("data").startswith("E-DATA-COLUMN"), "the label is there, under another name"
     put("data/test.csv", csv_text([*((text, "") for text, _ in ROWS[1:]), ROWS[0]]))
     assert "19 of 20 test rows have no label" in refused("data")
