@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 Indices = NDArray[np.int64]
+_Label = TypeVar("_Label", bound=Hashable)
 
 
 @dataclass
@@ -117,8 +118,9 @@ def divide(
     keys = [_numbered(values) for values in (groups, duplicates) if values is not None]
     units = _units(n_rows, keys)
     targets = _targets(np.bincount(classes), (fraction, test_fraction))
-    kept = _contents_of_many(units, labels) if labels is not None else None
-    part_of_unit = _assign(_contents(units, classes), kept, targets, seed, takes_larger=groups is not None)
+    contents = _contents(units, ((label,) for label in classes.tolist()))
+    kept = _contents(units, labels) if labels is not None else None
+    part_of_unit = _assign(contents, kept, targets, seed, takes_larger=groups is not None)
     part = part_of_unit[units]
     train, validation, test = (np.flatnonzero(part == p).astype(np.int64) for p in (0, 1, 2))
     division = Division(train, validation, test)
@@ -149,22 +151,12 @@ def _units(n_rows: int, keys: list[Indices]) -> Indices:
     return np.unique(smallest, return_inverse=True)[1].astype(np.int64)
 
 
-def _contents(units: Indices, classes: Indices) -> list[dict[int, int]]:
-    """Class to number of rows, for each unit."""
-    found: list[dict[int, int]] = [{} for _ in range(int(units.max(initial=-1)) + 1)]
-    for unit, label in zip(units.tolist(), classes.tolist(), strict=True):
-        found[unit][label] = found[unit].get(label, 0) + 1
-    return found
-
-
-def _contents_of_many(units: Indices, labels: Sequence[Collection[Hashable]]) -> list[dict[int, int]]:
-    """As `_contents`, of rows that have several labels."""
-    numbers: dict[Hashable, int] = {}
-    found: list[dict[int, int]] = [{} for _ in range(int(units.max(initial=-1)) + 1)]
+def _contents(units: Indices, labels: Iterable[Collection[_Label]]) -> list[dict[_Label, int]]:
+    """Label to number of rows, for each unit; a row may have any number of labels."""
+    found: list[dict[_Label, int]] = [{} for _ in range(int(units.max(initial=-1)) + 1)]
     for unit, of_row in zip(units.tolist(), labels, strict=True):
         for label in of_row:
-            number = numbers.setdefault(label, len(numbers))
-            found[unit][number] = found[unit].get(number, 0) + 1
+            found[unit][label] = found[unit].get(label, 0) + 1
     return found
 
 
@@ -189,14 +181,14 @@ class _Assignment:
     """Which unit goes to which part, while it is being decided; parts held out are 0 (validation) and 1 (test)."""
 
     def __init__(
-        self, contents: list[dict[int, int]], kept: list[dict[int, int]] | None, targets: list[list[int]]
+        self, contents: list[dict[int, int]], kept: list[dict[Hashable, int]] | None, targets: list[list[int]]
     ) -> None:
         self.contents = contents
         self.kept = kept
-        self.kept_in_train: dict[int, int] = {}
-        for content in kept or ():
-            for label, count in content.items():
-                self.kept_in_train[label] = self.kept_in_train.get(label, 0) + count
+        self.kept_in_train: dict[Hashable, int] = {}
+        for labels in kept or ():
+            for name, count in labels.items():
+                self.kept_in_train[name] = self.kept_in_train.get(name, 0) + count
         self.targets = targets
         self.need = [list(target) for target in targets]  # rows that each class still lacks in each part
         self.part = np.zeros(len(contents), dtype=np.int64)  # 0 train, 1 validation, 2 test
@@ -216,8 +208,8 @@ class _Assignment:
         for label, count in self.contents[unit].items():
             self.in_train[label] -= count
             self.need[held][label] -= count
-        for label, count in self.kept[unit].items() if self.kept is not None else ():
-            self.kept_in_train[label] -= count
+        for name, count in self.kept[unit].items() if self.kept is not None else ():
+            self.kept_in_train[name] -= count
 
     def gain(self, unit: int, held: int) -> int:
         """By how much the squared error of the part's class counts falls with this unit in it."""
@@ -250,7 +242,7 @@ class _Assignment:
 
 def _assign(
     contents: list[dict[int, int]],
-    kept: list[dict[int, int]] | None,
+    kept: list[dict[Hashable, int]] | None,
     targets: list[list[int]],
     seed: int,
     *,
