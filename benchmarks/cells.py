@@ -108,7 +108,9 @@ CURVE_PHASES: Mapping[str, tuple[dict[str, Any], ...]] = {
 CURVE_PEER_EPOCHS, CURVE_PEER_RATE = 2, 5e-5
 CURVE_SCALED_ROWS = 400
 CURVE_PART_SECONDS = 11 * 60  # of the peer's training in one process: its answers follow
-CURVE_TEST_ROWS = 1000  # predicting them is not measured, and must fit into the cell
+# Predicting them is not measured, and must fit into the cell: of imdb's 25,000 some; none: all.
+CURVE_TEST_ROWS: Mapping[str, int | None] = {"imdb": 1000, "sst2": None}
+PICTURE_TEST_ROWS = 1000
 # Beside texts: tags of words, answers to questions, pictures, their pixels; and intents, whose rows have tags, too.
 OTHER_DEFAULTS = (
     *((data, MINILM) for data in ("conll2003", "snips", "squad_v1.1")),
@@ -452,7 +454,7 @@ def _run_recorded(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
 def _run_pictures(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     job = _job(cell, tiny, seed=cell.options["round"], epochs=1 if tiny else PICTURE_EPOCHS)
     job = replace(job, rate=PICTURE_RATE)
-    test = drawn(_read(cell, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
+    test = drawn(_read(cell, "test"), TINY_TEST_ROWS if tiny else PICTURE_TEST_ROWS, seed=0)
     meter, files = measure.Meter(), [row.text for row in test]
     if cell.options["system"] == "u":
         from benchmarks import ours
@@ -578,7 +580,8 @@ def _run_curves(cell: Cell, folder: Path, tiny: bool) -> dict[str, Any]:
     wanted, held_out = (TINY_ROWS, TINY_ROWS) if tiny else (options["rows"], options["held_out"])
     rows = drawn(everything, len(everything) if wanted is None else wanted + held_out, seed)
     job = Job(model_folder(cell.model), rows[held_out:], CURVE_PEER_EPOCHS, seed, rate=CURVE_PEER_RATE)
-    test = drawn(read(cell.data, "test"), TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS, seed=0)
+    test = read(cell.data, "test")
+    test = drawn(test, TINY_TEST_ROWS if tiny else CURVE_TEST_ROWS[cell.data] or len(test), seed=0)
     texts, meter, before, own = [row.text for row in test], measure.Meter(), 0.0, dict[str, Any]()
     if options["system"] == "u":
         from benchmarks import ours
