@@ -47,6 +47,15 @@ def test_more_epochs_cost_more_and_a_frozen_part_less(made: Any) -> None:
     assert seconds(recorded) < seconds(head) + one_pass
 
 
+def test_where_operations_were_counted_they_tell_what_a_frozen_part_costs(made: Any) -> None:
+    [group, *others] = [g for g in made.plan.groups if g["name"] == "head"]
+    assert not others
+    counted = [{**g, "share_below": 0.25} if g is group else g for g in made.plan.groups]
+    assert costs._share_from(dataclasses.replace(made.plan, groups=counted), "head") == 0.75
+    assert costs._share_from(made.plan, "head") < 0.1
+    assert costs._share_from(made.plan, None) == costs._share_from(made.plan, "stem") == 1
+
+
 def test_words_that_do_not_occur_cost_neither_time_nor_memory(made: Any) -> None:
     [whole] = made.phases(("all", 10))
     plan = dataclasses.replace(made.plan, phases=[whole])

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
-import os
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 
-from unfreeze import api
-from unfreeze.errors import DataError, ResourceError, TaskError, visible
+from unfreeze import api, durable
+from unfreeze.errors import DataError, TaskError, visible
 from unfreeze.run import Run
 from unfreeze.types import Prediction
 
@@ -98,22 +98,13 @@ def write(
     """
     check_target(path)
     found = api.as_run(run)
-    rows = api.rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
-    records = (as_record(p, top_k) for p in found.predictor.stream(rows))
+    rows, answers = api.answered(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
+    records = (as_record(answer, top_k) for answer in answers)
     merged = (_beside(row.values, record) for row, record in zip(rows, records, strict=True))
-    staged = path.with_name(f".staging-{os.getpid()}-{path.name}")
-    try:
-        with open(staged, "w", encoding="utf-8", newline="") as handle:
-            put = _json_lines(handle) if path.suffix.lower() == ".jsonl" else _csv_rows(handle)
-            count = _put_all(merged, put)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(staged, path)
-    except OSError as error:
-        what = f"the answers cannot be written: {error.strerror or error}"
-        raise ResourceError("DISK", what, where=str(path), remedy="make room, or choose another --output") from None
-    finally:
-        staged.unlink(missing_ok=True)
+    with durable.writing(path, remedy="make room, or choose another --output") as raw:
+        handle = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+        count = _put_all(merged, _json_lines(handle) if path.suffix.lower() == ".jsonl" else _csv_rows(handle))
+        handle.detach()  # flushed, and left open
     return count
 
 

@@ -29,7 +29,7 @@ from unfreeze.errors import (
     RequestError,
     UnfreezeError,
 )
-from unfreeze.evaluation import evaluate_rows
+from unfreeze.evaluation import evaluate_rows, predict_rows
 from unfreeze.machine import find_machine, peak_memory_bytes, set_up
 from unfreeze.models.identity import as_started
 from unfreeze.models.layers import LayerGroups
@@ -423,10 +423,10 @@ def evaluate(
     table = rows_to_use(data, encoding)
     if isinstance(label := using.task.roles.label, str):
         table = using.task.completed(table, label)
-    using.task.roles = labelled_roles(using.task, table)
-    table = readable(using.task, table, using.task.roles, drop=drop_broken, say=_say(console))
-    using.task.check_labels(table, "given")
-    result = evaluate_rows(using.task, using.model, table)
+    task = using.task.reading(labelled_roles(using.task, table))
+    table = readable(task, table, task.roles, drop=drop_broken, say=_say(console))
+    task.check_labels(table, "given")
+    result = evaluate_rows(task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
 
 
@@ -455,19 +455,19 @@ def predict(
         DataError: The text columns of the run are not there, and no other could be meant; files that cannot be read.
     """
     found = as_run(run, allow_remote_code)
-    table = rows_to_answer(found, data, encoding=encoding, drop_broken=drop_broken, console=console)
-    yield from found.predictor.stream(table)
+    yield from answered(found, data, encoding=encoding, drop_broken=drop_broken, console=console)[1]
 
 
-def rows_to_answer(
+def answered(
     run: TrainedRun, data: Any, *, encoding: str | None, drop_broken: bool, console: Console | None
-) -> Table:
-    """The rows that `predict` answers, once all of them are known to be readable."""
-    task, say = run.predictor.task, _say(console)
+) -> tuple[Table, Iterator[Prediction]]:
+    """The rows that `predict` answers, once all of them are known to be readable, and their answers as they come."""
+    using, say = run.predictor, _say(console)
     table = rows_to_use(data, encoding)
-    task.roles = text_roles(task, table, say)
+    task = using.task.reading(text_roles(using.task, table, say))
     # What is not needed for an answer, a mask, is not looked at.
-    return readable(task, table, replace(task.roles, label=None), drop=drop_broken, say=say)
+    table = readable(task, table, replace(task.roles, label=None), drop=drop_broken, say=say)
+    return table, predict_rows(task, using.model, table)
 
 
 def report(run: str | Path | Run) -> Path:

@@ -227,14 +227,15 @@ def _fit(shapes: Sequence[tuple[int, int]], values: Sequence[float]) -> np.ndarr
 # adding up -------------------------------------------------------------------------------------------------------
 
 
-def _layer_sizes(plan: Plan) -> dict[str, int]:
-    """Weights of each group that computes; the stem only looks up."""
-    return {g["name"]: g["parameters"] for g in plan.groups if g["name"] != "stem"}
-
-
 def _share_from(plan: Plan, group: str | None) -> float:
-    """Which part of the layers' work lies at and above a group; all of it for None and for the stem."""
-    sizes = _layer_sizes(plan)
+    """Which part of a forward's work lies at and above a group; all of it for None and for the stem.
+
+    Where the operations were not counted, weights stand for them: those of a text's layers, whose stem only looks up.
+    """
+    counted = {g["name"]: g["share_below"] for g in plan.groups if "share_below" in g}
+    if group in counted:
+        return float(1 - counted[group])
+    sizes = {g["name"]: g["parameters"] for g in plan.groups if g["name"] != "stem"}
     if group not in sizes:
         return 1.0
     names = list(sizes)

@@ -17,12 +17,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from unfreeze.errors import ResourceError
 
 MANIFEST = "manifest.json"
 _STAGING_PREFIX = ".staging-"
+_MAKE_ROOM = "free some space there, or choose another folder with --output; then: unfreeze resume"
 
 _observe_point: Callable[[str, Path], None] | None = None
 
@@ -50,12 +51,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         ResourceError: E-DISK, when the file cannot be written; the old file is still there.
     """
+    with writing(path) as handle:
+        handle.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[BinaryIO]:
+    """A file that takes its place when the block ends, and is gone where the block raises.
+
+    Args:
+        path: Is replaced at once: readers see the old file or the new one, never a part.
+        remedy: Told where it cannot be written.
+
+    Raises:
+        ResourceError: E-DISK, when the file cannot be written; the old file is still there.
+    """
     staged = path.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{path.name}")
-    with _as_resource_error(path):
+    with _as_resource_error(path, remedy):
         try:
             point("write", path)
             with open(staged, "wb") as handle:
-                handle.write(content)
+                yield handle
                 handle.flush()
                 point("fsync", path)
                 os.fsync(handle.fileno())
@@ -277,7 +293,7 @@ def _cause_of_failed_write(error: Exception) -> str | None:
 
 
 @contextlib.contextmanager
-def _as_resource_error(path: Path) -> Iterator[None]:
+def _as_resource_error(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -288,5 +304,5 @@ def _as_resource_error(path: Path) -> Iterator[None]:
             "DISK",
             f"cannot write {path.name}: {cause}",
             where=str(path.parent),
-            remedy="free some space there, or choose another folder with --output; then: unfreeze resume",
+            remedy=remedy,
         ) from error

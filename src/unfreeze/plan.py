@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfreeze.activations.boundary import numbers_entering
+from unfreeze.activations.boundary import Entry, entering_groups
 from unfreeze.activations.decision import FLOPS_PER_SECOND, RowFacts, decide
 from unfreeze.activations.rows import Rows, Views
 from unfreeze.activations.store import bytes_held, default_folder, recorded_groups
@@ -165,7 +165,8 @@ class Plan:
         data: Name, rows of each split, facts and notes.
         choices: Every value with source and reason, in the order shown.
         settings, phases: What the engine follows.
-        groups: Name, parameters of each layer group.
+        groups: Name, parameters of each layer group; of pictures and sound also ``share_below``, the part of a
+            forward's operations that come before it.
         expected: ``train_seconds``, ``total_seconds``, ``peak_memory_bytes``, ``disk_bytes``, and how they came about.
         machine: Where the plan was made.
         identity: Hashes that a resumed run must find again.
@@ -209,13 +210,13 @@ def checkpoint_bytes(phases: Sequence[PlannedPhase], sizes: Mapping[str, int]) -
     return 3 * 4 * sum(sizes[group] for group in {g for p in phases for g in p.learning_rates})
 
 
-def numbers_at_groups(prepared: Prepared) -> dict[str, int]:
-    """How many numbers a row has at the input of each layer group, by one forward of a model of this shape."""
-    with seeded(0, "numbers at groups"):
+def entries_of_a_row(prepared: Prepared) -> dict[str, Entry]:
+    """What a row brings to the input of each layer group, by one forward of a model of this shape."""
+    with seeded(0, "entries of a row"):
         model = prepared.task.skeleton(prepared.config).eval()
     groups = LayerGroups.of(model)
     inputs = prepared.task.collate(prepared.train_examples[:1]).inputs
-    return numbers_entering(groups, model, inputs)
+    return entering_groups(groups, model, inputs)
 
 
 def attention_dropout_name(config: Any) -> str | None:
@@ -252,6 +253,8 @@ class _Decisions:
         try:
             with torch.device("meta"):
                 self.groups = LayerGroups.of(prepared.task.skeleton(prepared.config))
+            # The work of a convolution does not show in its weights: it is counted.
+            self._entries = entries_of_a_row(prepared) if prepared.task.modality != "text" else None
         except (ValueError, RuntimeError, TypeError) as error:
             what = f"no model can be made of this configuration: {str(error).splitlines()[0]}"
             raise ModelError("MODEL-BROKEN", what, where=prepared.source.name) from error
@@ -271,11 +274,16 @@ class _Decisions:
             choices=self.choices,
             settings=settings,
             phases=phases,
-            groups=[{"name": g.name, "parameters": g.parameters} for g in self.groups.describe()],
+            groups=self._groups(),
             machine=self.machine.to_json(),
             identity=self._identity(),
             warnings=self.warnings,
         )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [{"name": g.name, "parameters": g.parameters} for g in self.groups.describe()]
+        entries = self._entries or {}
+        return [{**g, "share_below": entries[g["name"]].share} if g["name"] in entries else g for g in found]
 
     # values ------------------------------------------------------------------------------------------------------
 
@@ -458,7 +466,7 @@ class _Decisions:
             width=int(getattr(self.prepared.config, "hidden_size", BASE_WIDTH)),
             are_drawn_anew=task.augments and task.varies_recorded_rows,
             views=task.recorded_views,
-            numbers_at=numbers_at_groups(self.prepared) if task.modality != "text" else None,
+            entries=self._entries,
             head_reads_tokens=task.answers_every_token,
             flops_per_second=FLOPS_PER_SECOND[self.machine.device],
             budget_bytes=settings.cache.budget_bytes,

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from architectures import CONFIGS, build
 
 from unfreeze import durable
+from unfreeze.activations.boundary import Entry, entering_groups
 from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
@@ -228,6 +230,30 @@ def test_the_reason_for_not_recording_is_said(phases: Any, changes: Any, reason:
     boundary, why, *_ = decide(phases, BIG, facts(**changes))[-1]
     assert boundary is None
     assert reason in why
+
+
+def test_a_stem_that_computes_is_recorded_above() -> None:
+    """The convolutions of wav2vec 2.0 are few weights and a third of its work; embeddings only look up."""
+    rows = {"train_tokens": 250 * 10**4, "train_rows": 10**4, "held_out_tokens": 0, "held_out_rows": 0}
+    phases = [({"group 0", "group 1", "group 2", "head"}, 5.0, 10, 0)]
+    counted = facts(**rows, entries={"group 0": Entry(1000, 10**9, 0.3)})
+    assert decide(phases, BIG, counted)[0].boundary == "group 0"
+    assert decide(phases, BIG, facts(**rows))[0].boundary is None
+
+
+def test_operations_of_a_row_are_those_of_its_convolutions_and_products() -> None:
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    found = entering_groups(LayerGroups.of(model), model, {"pixel_values": torch.zeros(1, 3, 8, 8)})
+    tokens, width = 1 + 4, 8
+    patches = 2 * 4 * (3 * 4 * 4) * width
+    layer = 2 * tokens * (4 * width * width + 2 * width * 16) + 2 * (2 * tokens * tokens * width)
+    classifier = 2 * width * 2
+    assert found["group 0"] == (tokens * width, patches, pytest.approx(patches / (patches + 2 * layer + classifier)))
+    assert found["group 1"].operations == patches + layer
+    assert found["head"].operations == patches + 2 * layer
 
 
 def test_what_was_trained_below_in_an_earlier_phase_is_not_recorded_for_a_later_one() -> None:

@@ -12,10 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from unfreeze.models.layers import HEAD, STEM, LayerGroups
 
@@ -51,6 +53,20 @@ class Boundary:
     def width(self) -> int:
         """Numbers for each position that is kept."""
         return math.prod(self.shape)
+
+
+class Entry(NamedTuple):
+    """What one row brings to the input of a layer group.
+
+    Attributes:
+        numbers: How many numbers enter.
+        operations: Floating-point operations of the forward until then, a multiplication and its addition counted as 2.
+        share: Which part of the whole forward's operations these are.
+    """
+
+    numbers: int
+    operations: int
+    share: float
 
 
 class _Stop(Exception):
@@ -131,41 +147,48 @@ def entering_head(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch
     return next(iter(found.values()))
 
 
-def numbers_entering(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, int]:
-    """How many numbers of each row enter each group, in a forward of these inputs; without groups that have no entry.
+def entering_groups(groups: LayerGroups, model: nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, Entry]:
+    """What enters each group in a forward of these inputs; without groups that have no entry.
 
-    Of a decoder's layers what the encoder gives is counted, which they read.
+    Of a decoder's layers it is what the encoder gives, which they read.
 
     Args:
         model: In eval mode.
+        inputs: Of one row.
     """
     names = [name for name in groups.names if name != STEM]
     encoders = {name: path for name in names if (path := encoder_of(groups, model, name)) is not None}
-    entries = {name: entry_module(groups, model, name, inputs) for name in names if name not in encoders}
-    found: dict[str, int] = {}
+    modules = {name: entry_module(groups, model, name, inputs) for name in names if name not in encoders}
+    found: dict[str, tuple[int, int]] = {}
+    counter = FlopCounterMode(display=False)
+
+    def enter(tensor: torch.Tensor) -> tuple[int, int]:
+        return tensor[0].numel(), counter.get_total_flops()
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            tensor = first_tensor(args, kwargs)
-            found.setdefault(name, tensor[0].numel())
+            found.setdefault(name, enter(first_tensor(args, kwargs)))
 
         return hook
 
-    given: list[int] = []
+    given: list[tuple[int, int]] = []
     handles = [
         model.get_submodule(path).register_forward_hook(
-            lambda module, args, output: given.append(first_of_output(output)[0].numel())
+            lambda module, args, output: given.append(enter(first_of_output(output)))
         )
         for path in set(encoders.values())
     ]
     try:
-        hooks = {path: note(name) for name, path in entries.items() if path is not None}
-        with pre_hooks(model, hooks), torch.no_grad():
+        hooks = {path: note(name) for name, path in modules.items() if path is not None}
+        # Trap: torch counts nothing for the fused attention of a CPU; in the plain one it sees the products.
+        with pre_hooks(model, hooks), sdpa_kernel(SDPBackend.MATH), counter, torch.no_grad():
             model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return {**found, **{name: given[0] for name in encoders if given}}
+    found.update((name, given[0]) for name in encoders if given)
+    whole = max(1, counter.get_total_flops())
+    return {name: Entry(numbers, before, before / whole) for name, (numbers, before) in found.items()}
 
 
 def _only_pools(module: nn.Module) -> bool:

@@ -1,10 +1,11 @@
 """Whether recording pays: a stated model of floating-point operations and bytes.
 
-A phase whose lowest trained group has the share *f* of the layers' weights below it computes ``2 f W`` operations for
-each token and epoch only to repeat itself. Recording costs one such pass over training and held-out rows and the
-writing and reading of ``width x 2`` bytes a token (4 of rows that are only measured). One pass can record every
-boundary that nothing below has been trained for, so boundaries are decided together: the pass goes up to the highest of
-them, and each lower one costs its bytes alone.
+A phase repeats in every epoch what lies below its lowest trained group. Of a text that is about ``2 W`` operations a
+token for the ``W`` weights of the layers there; of a picture or a recording, where a convolution uses each of its
+weights many times, the operations are counted in a forward of one row. Recording costs one such pass over training and
+held-out rows and the writing and reading of ``width x 2`` bytes a token (4 of rows that are only measured). One pass
+can record every boundary that nothing below has been trained for, so boundaries are decided together: the pass goes up
+to the highest of them, and each lower one costs its bytes alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from unfreeze.activations.boundary import Entry
 from unfreeze.models.layers import HEAD, STEM
 
 # What plain devices do, orders of magnitude; only the ratio to the disk matters. On a CPU recording rarely hangs on it;
@@ -34,7 +36,8 @@ class RowFacts:
         width: Of the hidden states.
         are_drawn_anew: Whether rows are augmented at random.
         budget_bytes: Disk for recordings.
-        numbers_at: Numbers a row has at the input of each group, where that is not `width` for each token.
+        entries: What a row brings to each group, where that is not `width` numbers and its weights for each token;
+            rows are of one size then.
         recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
             a run does must not depend on what happens to lie on the disk.
         views: Variants of each training row that are recorded.
@@ -49,11 +52,20 @@ class RowFacts:
     width: int
     are_drawn_anew: bool
     budget_bytes: int
-    numbers_at: Mapping[str, int] | None = None
+    entries: Mapping[str, Entry] | None = None
     recorded: frozenset[str] = frozenset()
     views: int = 1
     head_reads_tokens: bool = False
     flops_per_second: float = FLOPS_PER_SECOND["cpu"]
+
+    @property
+    def train_positions(self) -> int:
+        """What the work is counted by: tokens, or rows of one size."""
+        return self.train_tokens if self.entries is None else self.train_rows
+
+    @property
+    def held_out_positions(self) -> int:
+        return self.held_out_tokens if self.entries is None else self.held_out_rows
 
 
 class Decision(NamedTuple):
@@ -77,13 +89,13 @@ class _Candidate:
     """A boundary that could be recorded, for one phase or several."""
 
     boundary: str
-    below_seconds_per_token: float
-    saved_tokens: float
+    seconds_below: float  # of a position
+    saved_positions: float
     stored_bytes: int
 
     @property
     def saved_seconds(self) -> float:
-        return self.saved_tokens * self.below_seconds_per_token
+        return self.saved_positions * self.seconds_below
 
     @property
     def gain(self) -> float:
@@ -141,7 +153,7 @@ def _boundary(
         return None, "not recorded: everything trains, the embeddings too"
     lowest = next(name for name in names if name in trained)
     below = names[: names.index(lowest)]
-    if all(name == STEM for name in below):
+    if _operations_below(lowest, sizes, facts) == 0:
         return None, "not recorded: only the embeddings lie below"
     if trained_before & set(below):
         return None, "not recorded: what lies below was trained in an earlier phase"
@@ -153,25 +165,33 @@ def _by_boundary(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     found: dict[str, _Candidate] = {}
     for c in candidates:
         before = found.get(c.boundary)
-        saved = c.saved_tokens + (before.saved_tokens if before is not None else 0.0)
-        found[c.boundary] = replace(c, saved_tokens=saved)
+        saved = c.saved_positions + (before.saved_positions if before is not None else 0.0)
+        found[c.boundary] = replace(c, saved_positions=saved)
     return list(found.values())
 
 
-def _candidate(boundary: str, epochs: float, evaluations: int, sizes: Mapping[str, int], facts: RowFacts) -> _Candidate:
+def _operations_below(group: str, sizes: Mapping[str, int], facts: RowFacts) -> float:
+    """Of one position; embeddings of a text only look up."""
     names = list(sizes)
-    below = sum(sizes[n] for n in names[: names.index(boundary)] if n != STEM)
+    if facts.entries is not None and group in facts.entries:
+        return facts.entries[group].operations
+    weights = sum(sizes[n] for n in names[: names.index(group)] if n != STEM)
+    return 2 * weights * facts.train_tokens / facts.train_positions
+
+
+def _candidate(boundary: str, epochs: float, evaluations: int, sizes: Mapping[str, int], facts: RowFacts) -> _Candidate:
     positions = facts.train_rows, facts.held_out_rows
     if boundary != HEAD or facts.head_reads_tokens:
         positions = facts.train_tokens, facts.held_out_tokens
     width = facts.width
-    if facts.numbers_at is not None:
-        positions, width = (facts.train_rows, facts.held_out_rows), facts.numbers_at.get(boundary, facts.width)
+    if facts.entries is not None:
+        positions = facts.train_rows, facts.held_out_rows
+        width = facts.entries[boundary].numbers if boundary in facts.entries else facts.width
     numbers = facts.views * positions[0] * BYTES_PER_NUMBER + positions[1] * BYTES_PER_MEASURED_NUMBER
     return _Candidate(
         boundary,
-        2 * below / facts.flops_per_second,
-        epochs * facts.train_tokens + evaluations * facts.held_out_tokens,
+        _operations_below(boundary, sizes, facts) / facts.flops_per_second,
+        epochs * facts.train_positions + evaluations * facts.held_out_positions,
         # 8 bytes a row say where it starts.
         numbers * width + 8 * (facts.views * facts.train_rows + facts.held_out_rows),
     )
@@ -183,16 +203,16 @@ def _best(candidates: Sequence[_Candidate], facts: RowFacts, budget_bytes: float
     Of those below the highest one, which alone decides what the pass costs, the best for their bytes come first: sets
     are not compared one by one, since a schedule may have a phase for each of many layers.
     """
-    tokens = facts.views * facts.train_tokens + facts.held_out_tokens
+    positions = facts.views * facts.train_positions + facts.held_out_positions
     best: tuple[float, set[str]] = (0.0, set())
     for highest in candidates:
-        below = [c for c in candidates if c.below_seconds_per_token <= highest.below_seconds_per_token and c.gain > 0]
+        below = [c for c in candidates if c.seconds_below <= highest.seconds_below and c.gain > 0]
         below.sort(key=lambda c: (c is not highest, -c.gain / max(1, c.stored_bytes)))
         chosen: list[_Candidate] = []
         for candidate in below:
             if sum(c.stored_bytes for c in chosen) + candidate.stored_bytes <= budget_bytes:
                 chosen.append(candidate)
-        gain = sum(c.gain for c in chosen) - tokens * highest.below_seconds_per_token
+        gain = sum(c.gain for c in chosen) - positions * highest.seconds_below
         if gain > max(best[0], LEAST_GAIN * sum(c.saved_seconds for c in chosen)):
             best = gain, {c.boundary for c in chosen}
     return best[1]

@@ -14,6 +14,7 @@ is the same code in training, evaluation, report and serving. The bound state is
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
@@ -286,6 +287,12 @@ class Task(ABC):
         from unfreeze.models.loading import load_processor
 
         return load_processor(source, allow_remote_code=self.allows_remote_code)
+
+    def reading(self, roles: Roles) -> Self:
+        """This bound task for rows whose columns are called otherwise; the task itself stays as it is."""
+        found = copy.copy(self)
+        found.roles = roles
+        return found
 
     def bind(self, *, roles: Roles, targets: Any, processor: Any, max_length: int) -> Self:
         """Fix everything that `encode` needs."""
