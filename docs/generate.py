@@ -1,4 +1,4 @@
-"""Write the parts of the documents that follow from the code: errors, findings, recipe keys, task options, faults.
+"""Write the parts of the documents that follow from the code: errors, findings, models, recipe keys, options, faults.
 
 ``python docs/generate.py`` writes them; a test says when they are out of date.
 """
@@ -18,6 +18,7 @@ import yaml
 
 import unfreeze
 from unfreeze import errors, recipe, tasks
+from unfreeze.models import catalog
 from unfreeze.report import findings
 
 DOCS = Path(__file__).parent
@@ -51,6 +52,20 @@ findings.json keeps them; each that asks for something says what to type. From P
 | code | found |
 | --- | --- |
 """
+MODELS_HEAD = """\
+# Models to start from
+
+<!-- Written by docs/generate.py; do not edit. -->
+
+`--model` takes the name of a builtin model, any model of the Hugging Face Hub (`owner/name`, `owner/name@revision`), a
+folder, or a finished run. Those that ship with unfreeze need no network:
+
+BUILTIN
+A few well-tried ones of the Hub. Any other does as well that transformers loads from safetensors for the task.
+
+| model | tasks | weights | download | language | licence | when |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
 STATUSES = {
     0: "done",
     1: "an error of unfreeze itself",
@@ -80,6 +95,17 @@ def errors_page() -> str:
         messages = list(dict.fromkeys(message for _, message in uses if message))[:MESSAGES_SHOWN]
         lines += ["", *(f"- {message}" for message in messages)] if messages else []
     return "\n".join(lines) + "\n"
+
+
+def models_page() -> str:
+    """docs/models.md: the builtin models, and those of the Hub that are suggested."""
+    builtin = "".join(f"- `builtin:{name}`: {what}.\n" for name, what in catalog.BUILTIN.items())
+    rows = [
+        f"| `{e.id}` | {', '.join(e.tasks)} | {e.parameters_millions:g} M | {e.download_mb:,} MB "
+        f"| {e.language or '-'} | {e.licence} | {e.why} |\n"
+        for e in catalog.RECOMMENDED
+    ]
+    return MODELS_HEAD.replace("BUILTIN", builtin) + "".join(rows)
 
 
 def raised() -> dict[str, list[tuple[str, str]]]:
@@ -220,6 +246,7 @@ def pages() -> dict[Path, str]:
     recipes, of_tasks, reliability = DOCS / "recipes.md", DOCS / "tasks.md", DOCS / "reliability.md"
     return {
         DOCS / "errors.md": errors_page(),
+        DOCS / "models.md": models_page(),
         DOCS / "findings.md": FINDINGS_HEAD
         + "".join(f"| {code} | {found} |\n" for code, found in findings.CODES.items()),
         recipes: with_generated(recipes.read_text(encoding="utf-8"), keys_table()),

@@ -92,7 +92,11 @@ def test_recordings_count_where_they_lie_on_the_same_disk(made: Any, monkeypatch
     difference = with_recordings.expected["disk_bytes"] - without.expected["disk_bytes"]
     assert difference == 3_000_000  # phases at one boundary share it
     monkeypatch.setattr(costs, "free_disk_bytes", lambda folder: without.expected["disk_bytes"] + 10)
+    monkeypatch.setattr(costs, "bytes_held", lambda folder: 0)
     assert costs.lacking_disk(with_recordings, ".") is not None
+    monkeypatch.setattr(costs, "bytes_held", lambda folder: 5_000_000)
+    assert costs.lacking_disk(with_recordings, ".") is None, "what earlier runs recorded makes room"
+    monkeypatch.setattr(costs, "bytes_held", lambda folder: 0)
     monkeypatch.setattr(costs, "share_a_disk", lambda one, other: False)
     assert costs.lacking_disk(with_recordings, ".") is None
 

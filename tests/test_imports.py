@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cacheview": FOUNDATION | {"activations"},
     "inspection": MATERIAL | {"preparation", "report"},
     "environment": FOUNDATION | {"machine", "models"},
-    "demonstration": FOUNDATION | {"api", "models", "run", "report"},
+    "demonstration": FOUNDATION | {"api", "models", "recipe", "run", "report"},
     "answers": FOUNDATION | {"api", "run", "report", "serving"},
     "cli": FOUNDATION
     | {"activations", "api", "machine", "recipe", "run", "report"}

@@ -37,8 +37,8 @@ from unfreeze.models.loading import LoadedModel
 from unfreeze.plan import Plan, attention_dropout_name, make, model_config
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
-from unfreeze.recipe import Recipe
-from unfreeze.results import measure
+from unfreeze.recipe import RUNS_FOLDER, Recipe
+from unfreeze.results import RecordedOf, measure
 from unfreeze.run import Run, Status, check_is_free, free_folder
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
@@ -50,7 +50,6 @@ from unfreeze.training.observers import Observer, ProgressBar
 from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
 
-RUNS_FOLDER = "runs"
 # In a run: rows that were given as Python objects.
 _KEPT_DATA, _KEPT_TEST = "data", "test-data"
 # What a plan's identity names, as a sentence begins.
@@ -260,7 +259,7 @@ def _carry_out(
             pretrained=lambda: _pretrained(prepared, plan_).model,
             check=check,
             say=say,
-            rows_of=_recorded_rows(run, prepared, plan_, using, check),
+            recorded=_recorded_rows(run, prepared, plan_, using, check),
         )
         _judge_and_report(run, say)
         run.set_status(Status("done", step=plan_.total_steps, exit_status=0))
@@ -320,7 +319,7 @@ def _fine_tuned(
 
 def _recorded_rows(
     run: TrainedRun, prepared: Prepared, plan_: Plan, using: Predictor, check: Callable[[], None]
-) -> Callable[[Rows], Rows] | None:
+) -> RecordedOf | None:
     """Rows to measure from what is recorded of their frozen part; None where the plan records nothing."""
     if not plan_.settings.cache.reuse or not any(phase.boundary for phase in plan_.phases):
         return None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unfreeze.activations.store import bytes_held
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, length_batches, micro_batches
 from unfreeze.errors import ModelError, ResourceError
@@ -30,7 +31,7 @@ from unfreeze.machine import (
     share_a_disk,
 )
 from unfreeze.models.layers import LayerGroups, hold_statistics
-from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config
+from unfreeze.plan import CHECKPOINT_BYTES_PER_SECOND, Plan, PlannedPhase, checkpoint_bytes, model_config, run_bytes
 from unfreeze.preparation import Prepared
 from unfreeze.training.vocabulary import SeenWords
 from unfreeze.types import Batch
@@ -131,8 +132,10 @@ def _warn_of_little_disk(plan: Plan, output: str | Path) -> None:
 def lacking_disk(plan: Plan, output: str | Path) -> ResourceError | None:
     """E-DISK where the run will not fit: an error before the first step, not at a checkpoint hours later."""
     wanted, free = plan.expected["disk_bytes"], free_disk_bytes(output)
-    if wanted and not share_a_disk(output, plan.settings.cache.folder):
+    if not share_a_disk(output, plan.settings.cache.folder):
         wanted -= _recorded_anew(plan)
+    else:
+        free += min(_recorded_anew(plan), bytes_held(Path(plan.settings.cache.folder)))  # earlier ones make room
     if wanted <= free:
         return None
     return ResourceError(
@@ -324,10 +327,8 @@ def _train_memory(plan: Plan, prepared: Prepared, rates: _Rates) -> float:
 
 
 def _disk_bytes(plan: Plan) -> float:
-    """The model, two checkpoints with moments, two sets of best weights; and what is recorded anew."""
-    largest = max(p.trainable_parameters for p in plan.phases) * _BYTES
-    weights = sum(g["parameters"] for g in plan.groups) * _BYTES
-    return weights + 2 * _checkpoint_bytes(plan) + 2 * largest + _recorded_anew(plan)
+    """Of the run, and of what is recorded anew."""
+    return run_bytes(plan.phases, {g["name"]: g["parameters"] for g in plan.groups}) + _recorded_anew(plan)
 
 
 def _recorded_anew(plan: Plan) -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from unfreeze.errors import TaskError, did_you_mean
+from unfreeze.recipe import RUNS_FOLDER
 
 if TYPE_CHECKING:
     from unfreeze.api import TrainedRun
@@ -57,12 +58,11 @@ def run(kind: str, output_folder: str | None, output: Console, progress: Console
     """
     if kind not in KINDS:
         raise TaskError("TASK-UNKNOWN", f"there is no demo '{kind}'", remedy=did_you_mean(kind, list(KINDS)))
-    from unfreeze import api
     from unfreeze.models.loading import resolve
     from unfreeze.report.text import summary_lines
     from unfreeze.run import check_is_free, free_folder
 
-    folder = Path(output_folder) if output_folder else free_folder(api.RUNS_FOLDER, f"demo-{kind}")
+    folder = Path(output_folder) if output_folder else free_folder(RUNS_FOLDER, f"demo-{kind}")
     check_is_free(folder)
     resolve(f"builtin:{kind}")
     shown = KINDS[kind](folder, progress)

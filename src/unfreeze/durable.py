@@ -23,6 +23,8 @@ from unfreeze.errors import ResourceError
 
 MANIFEST = "manifest.json"
 _STAGING_PREFIX = ".staging-"
+# Names of what is being written, beside what it will replace.
+STAGING_PATTERN = f"{_STAGING_PREFIX}*"
 _MAKE_ROOM = "free some space there, or choose another folder with --output; then: unfreeze resume"
 
 _observe_point: Callable[[str, Path], None] | None = None

@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from unfreeze.activations.boundary import Entry, entering_groups
+from unfreeze.activations.boundary import Entry, encoder_of, entering_groups
 from unfreeze.activations.decision import FLOPS_PER_SECOND, RowFacts, decide
 from unfreeze.activations.rows import Rows, Views
 from unfreeze.activations.store import bytes_held, default_folder, recorded_groups
 from unfreeze.data.loading import steps_per_epoch
 from unfreeze.errors import ModelError, RecipeError
-from unfreeze.machine import Machine, forward_tokens, free_disk_bytes
+from unfreeze.machine import Machine, forward_tokens, free_disk_bytes, share_a_disk
 from unfreeze.models.identity import identity_of
-from unfreeze.models.layers import HEAD, LayerGroups
+from unfreeze.models.layers import HEAD, STEM, LayerGroups
 from unfreeze.preparation import Prepared
 from unfreeze.randomness import seeded
+from unfreeze.recipe import RUNS_FOLDER
 from unfreeze.schedule import Phase, Schedule, Span, gradual
 from unfreeze.types import Duration
 
@@ -205,6 +206,12 @@ class Plan:
         return sum(p.steps for p in self.phases)
 
 
+def run_bytes(phases: Sequence[PlannedPhase], sizes: Mapping[str, int]) -> int:
+    """Disk of a run without recordings: the model, two checkpoints with moments, two sets of best weights."""
+    largest = max(p.trainable_parameters for p in phases)
+    return 4 * sum(sizes.values()) + 2 * checkpoint_bytes(phases, sizes) + 2 * 4 * largest
+
+
 def checkpoint_bytes(phases: Sequence[PlannedPhase], sizes: Mapping[str, int]) -> int:
     """At most, of one checkpoint: all groups that have trained by the last phase, and their two moments in float32."""
     return 3 * 4 * sum(sizes[group] for group in {g for p in phases for g in p.learning_rates})
@@ -252,7 +259,10 @@ class _Decisions:
         self.warnings: list[str] = list(prepared.data_facts.warnings())
         try:
             with torch.device("meta"):
-                self.groups = LayerGroups.of(prepared.task.skeleton(prepared.config))
+                model = prepared.task.skeleton(prepared.config)
+            self.groups = LayerGroups.of(model)
+            layers = [name for name in self.groups.names if name not in (STEM, HEAD)]
+            self._decoder = frozenset(name for name in layers if encoder_of(self.groups, model, name) is not None)
             # The work of a convolution does not show in its weights: it is counted.
             self._entries = entries_of_a_row(prepared) if prepared.task.modality != "text" else None
         except (ValueError, RuntimeError, TypeError) as error:
@@ -453,11 +463,12 @@ class _Decisions:
         return found
 
     def _with_sources(self, phases: list[PlannedPhase], settings: Settings) -> list[PlannedPhase]:
-        """Where each phase's inputs come from; see `recording.decide`."""
+        """Where each phase's inputs come from; see `activations.decision.decide`."""
         task = self.prepared.task
         if not self.recipe.cache.enabled:
             why = "not recorded: cache.enabled is false"
             return [replace(p, source_reason=why, varies_rows=task.augments) for p in phases]
+        room = self._room_for_recordings(phases, settings)
         facts = RowFacts(
             train_tokens=int(self.prepared.train_lengths.sum()),
             train_rows=len(self.prepared.train_lengths),
@@ -469,7 +480,11 @@ class _Decisions:
             entries=self._entries,
             head_reads_tokens=task.answers_every_token,
             flops_per_second=FLOPS_PER_SECOND[self.machine.device],
-            budget_bytes=settings.cache.budget_bytes,
+            budget_bytes=min(settings.cache.budget_bytes, room),
+            limit="the budget (cache.budget)"
+            if room >= settings.cache.budget_bytes
+            else "the disk that the run leaves",
+            decoder=self._decoder,
             recorded=self._recorded_before(settings),
         )
         sizes = {g.name: g.parameters for g in self.groups.describe()}
@@ -487,6 +502,14 @@ class _Decisions:
             )
             for p, d in zip(phases, decisions, strict=True)
         ]
+
+    def _room_for_recordings(self, phases: Sequence[PlannedPhase], settings: Settings) -> int:
+        """Disk that stays free beside the run itself; without a recording it is slower, without a checkpoint lost."""
+        output, folder = self.recipe.output or RUNS_FOLDER, settings.cache.folder
+        room = free_disk_bytes(folder) + bytes_held(Path(folder))
+        if share_a_disk(output, folder):
+            room -= run_bytes(phases, {g.name: g.parameters for g in self.groups.describe()})
+        return max(0, room)
 
     def _refuse_variation_without_effect(self, phases: Sequence[PlannedPhase]) -> None:
         """Raises RecipeError where options of the task would change nothing in these phases."""

@@ -74,11 +74,6 @@ class Prepared:
         """Tokens of each training example, (examples,)."""
         return np.asarray([e.length for e in self.train_examples], dtype=np.int64)
 
-    @property
-    def reports_unseen_rows(self) -> bool:
-        """Whether the reported figure is measured on rows that no choice has seen."""
-        return self.test is not None
-
 
 def prepare(
     recipe: Recipe,
@@ -185,7 +180,7 @@ def prepare(
 def _default_model(task: Task) -> str:
     if task.default_model is not None:
         return task.default_model
-    known = [entry.id for entry in RECOMMENDED if task.name in entry.task_kinds]
+    known = [entry.id for entry in RECOMMENDED if task.name in entry.tasks]
     raise ModelError(
         "MODEL-UNKNOWN",
         f"no model for {task.name} comes with unfreeze yet; name one",

@@ -24,6 +24,8 @@ from unfreeze.errors import RecipeError, did_you_mean
 from unfreeze.schedule import LENGTH_SCHEMA, Phase, Schedule, length_text, read_length, sentence, shortened
 from unfreeze.types import Duration
 
+# Where runs go that are given no folder.
+RUNS_FOLDER = "runs"
 LARGEST_RECIPE_BYTES = 1 << 20
 DEEPEST_RECIPE = 32
 

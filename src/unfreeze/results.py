@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence, Set
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,14 @@ from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example
 
 Say = Callable[[str], None]
+
+
+class RecordedOf(Protocol):
+    """`Sources.after_training`."""
+
+    def __call__(self, encoded: Callable[[], Rows], *, were_held_out: bool) -> Rows | None: ...
+
+
 LONGEST_SHOWN_CHARACTERS = 600
 
 
@@ -32,7 +41,7 @@ def measure(
     pretrained: Callable[[], torch.nn.Module],
     check: Callable[[], None],
     say: Say,
-    rows_of: Callable[[Rows], Rows] | None = None,
+    recorded: RecordedOf | None = None,
 ) -> None:
     """Write eval_results.json, test_results.json, summary.json, mistakes.json and baselines.json.
 
@@ -43,8 +52,7 @@ def measure(
         pretrained: Loads the model as it was before training, for the frozen-features baseline.
         check: Called between batches; raises when the run is to stop.
         say: Told what is being done.
-        rows_of: Gives rows from where their frozen part was recorded; None: they go through the whole model as they are
-            read.
+        recorded: Gives rows from where their frozen part was recorded; see `Sources.after_training`.
     """
     reported: tuple[str, Table, Evaluation, list[Any]] | None = None
     for split, name, table in (("eval", "validation", prepared.validation), ("test", "test", prepared.test)):
@@ -54,7 +62,12 @@ def measure(
         collected = _Collected(task)
         known = frozenset(prepared.data_facts.shared_rows.get(name, ()))
         settings = {"seed": prepared.recipe.seed, "observe": collected, "check": check}
-        found = _evaluated(task, model, table, known, rows_of, **settings)
+        if recorded is None:
+            rows = None
+        else:
+            encoded = functools.partial(_encoded, task, table)
+            rows = recorded(encoded, were_held_out=split == "eval")
+        found = _evaluated(task, model, table, known, rows, **settings)
         run.write_results(split, found.to_json())
         reported = (split, table, found, collected.answers)
     if reported is None:
@@ -68,17 +81,24 @@ def measure(
         durable.write_json(run.folder / "baselines.json", compared)
 
 
+def _encoded(task: Task, table: Table) -> Rows:
+    return Rows(task, [e for row in table for e in task.encode(row, train=True)])
+
+
 def _evaluated(
     task: Task,
     model: torch.nn.Module,
     table: Table,
     known: Set[int],
-    rows_of: Callable[[Rows], Rows] | None,
+    rows: Rows | None,
     **settings: Any,
 ) -> Evaluation:
-    """Of a table some of whose rows are known to the model: these come last, so that there are figures without them."""
-    if rows_of is not None:
-        rows = rows_of(Rows(task, [e for row in table for e in task.encode(row, train=True)]))
+    """Of a table some of whose rows are known to the model: these come last, so that there are figures without them.
+
+    Args:
+        rows: The table's, where they are recorded; None: they are encoded as they go through the model.
+    """
+    if rows is not None:
         with rows.open():
             # Trap: examples of recorded rows are made one by one; a list of all would grow with the rows.
             seen = (e for e in rows.examples if e.row in known) if known else None

@@ -773,7 +773,7 @@ def check_recorded_it_is_the_same_or_says_no(case: TaskCase) -> None:
             [{}],
             budget_bytes=1 << 30,
             budget_tokens=1024,
-            reuse=False,
+            reuse=(),
             say=lambda text: None,
         )
         replay = Replay(model, groups, checked.boundary, inputs_like(task, model, examples))

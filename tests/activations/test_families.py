@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import ARCHITECTURES, SEQ2SEQ, Architecture, name_of
+from families import ARCHITECTURES, AUDIO, SEQ2SEQ, SPEECH_CONVS, Architecture, name_of
 
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, record
 from unfreeze.activations.replay import Replay
@@ -125,6 +125,20 @@ def test_outputs_and_gradients_are_those_of_the_full_forward(architecture: Archi
         compare(task, model, groups, found, tmp_path / place)
 
 
+def test_weights_of_the_head_that_are_read_below_its_first_module_would_not_learn_and_are_found() -> None:
+    """SUPERB's way with wav2vec 2.0: what is recorded is the sum over layers, whose weights the head learns."""
+    torch.manual_seed(0)
+    sizes = {**SPEECH_CONVS, "use_weighted_layer_sum": True}
+    architecture = Architecture("wav2vec2", AUDIO, 3, "wav2vec2.encoder.layers.0", sizes)
+    model = architecture.build().eval()
+    groups = LayerGroups.of(model)
+    assert "layer_weights" in groups.parameters("head")
+    before = [p.requires_grad for p in model.parameters()]
+    with pytest.raises(Refused, match="layer_weights"):
+        checked_at(Plain(architecture), model, groups, "head")
+    assert [p.requires_grad for p in model.parameters()] == before
+
+
 def checked_at(task: Any, model: Any, groups: LayerGroups, group: str) -> Checked:
     return check(task, model, groups, find_boundary(task, model, groups, group, task.examples), task.examples)
 
@@ -133,7 +147,7 @@ def compare(task: Any, model: Any, groups: LayerGroups, found: Checked, folder: 
     """Losses and gradients of rows that are padded otherwise than they were recorded."""
     exact = Checked(found.boundary, "float32", 0.0)
     (store,) = record(
-        task, model, [exact], task.examples, [folder], [{}], budget_bytes=10**9, budget_tokens=24, reuse=True,
+        task, model, [exact], task.examples, [folder], [{}], budget_bytes=10**9, budget_tokens=24, reuse=(),
         say=pytest.fail,
     )  # fmt: skip
     rows = Rows(task, task.examples)

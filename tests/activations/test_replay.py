@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import transformers
 from architectures import CONFIGS, build
 
 from unfreeze import durable
+from unfreeze.activations import record as record_module
 from unfreeze.activations.boundary import Entry, entering_groups
 from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows
 from unfreeze.activations.store import Store, entries, make_room
+from unfreeze.errors import TaskError
 from unfreeze.models.layers import LayerGroups
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.types import Example
@@ -51,7 +54,7 @@ def recorded_in(
     """One boundary recorded into `folder`/store."""
     (store,) = record(
         task, model, [found], examples, [folder / "store"], [{}],
-        budget_bytes=budget_bytes, budget_tokens=256, reuse=True, say=say, on_row=on_row,
+        budget_bytes=budget_bytes, budget_tokens=256, reuse={"store"}, say=say, on_row=on_row,
     )  # fmt: skip
     return store
 
@@ -102,6 +105,84 @@ def test_a_head_keeps_only_what_it_reads(
     assert found.boundary.reads == reads
     store = recorded_in(tmp_path, task, model, found, examples)
     assert store.values.shape == (len(examples), 32)
+
+
+def test_a_head_that_answers_all_rows_alike_proves_nothing(task: TextClassification, examples: list[Example]) -> None:
+    model, groups = build("gpt2")
+    torch.nn.init.zeros_(model.score.weight)  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="the same for every row"):
+        checked_at(task, model, groups, "head", examples)
+
+
+def test_a_module_that_changes_its_input_in_place_is_run_in_evaluation_too(
+    task: TextClassification, examples: list[Example], tmp_path: Path
+) -> None:
+    """In inference mode torch does not count such changes, and the chain of the head would leave it out."""
+    model, _ = build("bert")
+    torch.manual_seed(1)
+    model.classifier = torch.nn.Sequential(
+        torch.nn.Linear(32, 16), torch.nn.ReLU(inplace=True), torch.nn.Linear(16, 3)
+    ).eval()
+    groups = LayerGroups.of(model)
+    found = checked_at(task, model, groups, "head", examples)
+    store = recorded_in(tmp_path, task, model, replace(found, dtype="float32"), examples)
+    replay = Replay(model, groups, found.boundary, inputs_like(task, model, examples))
+    recorded = RecordedRows(Rows(task, examples), replace(found, dtype="float32"), store, replay)
+    batch = task.collate(examples[:4])
+    with torch.inference_mode():
+        wanted = task.predict(model, batch)
+        with recorded.open():
+            for _ in range(2):
+                shown = recorded.batch([recorded.examples[i] for i in range(4)])
+                assert torch.allclose(recorded.loss(model, shown).outputs, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("TOLERANCE_HALF", 0.0), ("SAME_TOP_CLASS", 1.01)])
+def test_where_half_precision_is_not_good_enough_rows_are_recorded_in_single(
+    setting: str, value: float, task: TextClassification, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, groups = build("bert")
+    assert checked_at(task, model, groups, "head", examples).dtype == "float16"
+    monkeypatch.setattr(record_module, setting, value)
+    assert checked_at(task, model, groups, "head", examples).dtype == "float32"
+
+
+def test_a_store_of_something_else_under_the_same_key_is_found(
+    task: TextClassification, examples: list[Example], tmp_path: Path
+) -> None:
+    """What we do not know the values to depend on is not in the key."""
+    model, groups = build("bert")
+    found = checked_at(task, model, groups, "group 2", examples)
+    recorded_in(tmp_path, task, model, found, examples)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.bias += 1  # type: ignore[union-attr,operator,index]
+    said: list[str] = []
+    store = recorded_in(tmp_path, task, model, found, examples, say=said.append)
+    assert "not what this model gives" in said[0]
+    recorded_in(tmp_path, task, model, found, examples)
+    assert float(np.abs(store.values).max()) > 0
+
+
+def test_one_pass_serves_all_boundaries(task: TextClassification, examples: list[Example], tmp_path: Path) -> None:
+    model, groups = build("bert")
+    found = [checked_at(task, model, groups, group, examples) for group in ("group 2", "head")]
+    passes: list[int] = []
+    handle = model.bert.embeddings.register_forward_hook(lambda m, a, output: passes.append(len(output)))  # type: ignore[union-attr,operator]
+    record(
+        task, model, found, examples, [tmp_path / "a", tmp_path / "b"], [{}, {}],
+        budget_bytes=10**9, budget_tokens=256, reuse=(), say=pytest.fail,
+    )  # fmt: skip
+    handle.remove()
+    assert sum(passes) == len(examples)
+
+
+def test_examples_that_share_their_place_are_refused(task: TextClassification, examples: list[Example]) -> None:
+    model, groups = build("bert")
+    found = checked_at(task, model, groups, "head", examples)
+    twice = [*examples, examples[0]]
+    replay = Replay(model, groups, found.boundary, inputs_like(task, model, examples))
+    with pytest.raises(TaskError, match="two examples of row"):
+        RecordedRows(Rows(task, twice), found, None, replay)  # type: ignore[arg-type]
 
 
 def test_the_model_is_itself_again_after_a_replay(task: TextClassification, examples: list[Example]) -> None:
@@ -162,21 +243,20 @@ def test_a_budget_that_is_too_small_is_refused_with_the_figures(
 def test_the_least_recently_used_store_makes_room(tmp_path: Path) -> None:
     import os
 
-    for number, name in enumerate(["old", "older", "newest"]):
+    old, older, newest = (letter * 32 for letter in "abc")
+    for name, age in ((old, 5000), (older, 9000), (newest, 10)):
         durable.publish(
             tmp_path / name, lambda staging: (staging / "store.json").write_text('{"width": 1}' + " " * 1000)
         )
-        age = {"old": 5000, "older": 9000, "newest": 10}[name]
         then = (tmp_path / name).stat().st_mtime - age
         os.utime(tmp_path / name, (then, then))
-        assert number >= 0
     total = sum(e.bytes for e in entries(tmp_path))
-    assert [e.key for e in entries(tmp_path)] == ["older", "old", "newest"]
-    assert make_room(tmp_path, 500, total) == (["older"], True)
+    assert [e.key for e in entries(tmp_path)] == [older, old, newest]
+    assert make_room(tmp_path, 500, total) == ([older], True)
     # One that was used a moment ago may be open in another run; where that leaves too little, nothing is removed.
     assert make_room(tmp_path, total, total) == ([], False)
-    assert make_room(tmp_path, 2 * total // 3, total, keep=["old"]) == ([], False)
-    assert make_room(tmp_path, 2 * total // 3, total) == (["old"], True)
+    assert make_room(tmp_path, 2 * total // 3, total, keep=[old]) == ([], False)
+    assert make_room(tmp_path, 2 * total // 3, total) == ([old], True)
 
 
 SIZES = {"stem": 1000, "group 0": 100, "group 1": 100, "group 2": 100, "head": 5}
@@ -209,6 +289,24 @@ def test_what_an_earlier_run_recorded_is_said_and_changes_no_decision() -> None:
     assert (found.boundary, found.is_there) == ("head", True)
     assert found.reason.startswith("recorded by an earlier run at head, ")
     assert decide([({"head"}, 0.5, 100, 0)], BIG, recorded)[0].boundary is None
+
+
+def test_below_a_layer_of_a_decoder_only_the_encoder_is_saved() -> None:
+    decoder = frozenset({"group 1", "group 2"})
+    phases = [({"group 1", "group 2", "head"}, 3.0, 10, 0), ({"group 2", "head"}, 3.0, 10, 0)]
+    first, second = decide(phases, BIG, facts(decoder=decoder))
+    assert (first.boundary, second.boundary) == ("group 1", "group 2"), "group 1 has trained, the encoder has not"
+    assert first.reason.rpartition("saves")[2] == second.reason.rpartition("saves")[2]
+    assert decide(phases, BIG, facts())[1].boundary is None
+
+
+def test_of_two_towers_without_layers_the_head_is_recorded() -> None:
+    assert decide([({"head"}, 5.0, 10, 0)], {"stem": 10**8, "head": 1000}, facts())[0].boundary == "head"
+
+
+def test_where_the_disk_is_what_is_short_it_is_named() -> None:
+    short = facts(budget_bytes=10, limit="the disk that the run leaves")
+    assert decide([({"head"}, 5, 10, 0)], BIG, short)[0].reason.endswith("exceed the disk that the run leaves")
 
 
 def test_phases_share_one_pass() -> None:

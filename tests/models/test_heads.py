@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
-    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
@@ -21,7 +20,7 @@ from transformers import (
 )
 
 from unfreeze.errors import ModelError
-from unfreeze.models.heads import build_classifier, classifier_config, initialise, on_meta
+from unfreeze.models.heads import _initialise_own, build_classifier, classifier_config
 from unfreeze.models.loading import LoadedModel, load_config, resolve
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
@@ -169,31 +168,12 @@ def test_a_decoder_without_a_padding_token_is_an_error(tmp_path: Path) -> None:
     assert caught.value.code == "TOKENIZER"
 
 
-def test_the_model_of_the_plan_has_the_names_of_the_real_one_and_no_memory(tmp_path: Path) -> None:
-    real = build(save_bert(tmp_path)).model
-    planned = on_meta(real.config, AutoModelForSequenceClassification)
-    assert {n: p.shape for n, p in planned.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
-    assert all(parameter.is_meta for parameter in planned.parameters())
-
-
-def test_a_plan_for_another_modality_is_refused() -> None:
-    with pytest.raises(ModelError) as caught:
-        on_meta(BertConfig(vocab_size=12, **SIZES), AutoModelForImageClassification)
-    assert caught.value.code == "MODEL-MODALITY"
-
-
-def test_sizes_that_do_not_fit_together_are_an_error() -> None:
-    with pytest.raises(ModelError) as caught:
-        on_meta(BertConfig(vocab_size=12, **{**SIZES, "num_attention_heads": 3}), AutoModelForSequenceClassification)
-    assert caught.value.code == "MODEL-BROKEN"
-
-
 def test_initialising_draws_weights_and_resets_biases_and_norms() -> None:
     linear, norm = nn.Linear(100, 100), nn.LayerNorm(100)
-    module = nn.Sequential(linear, norm)
-    for parameter in module.parameters():
-        nn.init.constant_(parameter, 9.0)
-    initialise(module, 0.1, torch.Generator().manual_seed(0))
+    for part in (linear, norm):
+        for parameter in part.parameters():
+            nn.init.constant_(parameter, 9.0)
+        _initialise_own(part, 0.1, torch.Generator().manual_seed(0))
     assert linear.weight.std().item() == pytest.approx(0.1, rel=0.05)
     assert linear.bias.count_nonzero() == 0
     assert torch.all(norm.weight == 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,8 @@ import torch
 
 from unfreeze import durable
 from unfreeze.activations import record
-from unfreeze.activations.store import entries
-from unfreeze.errors import Interrupted
+from unfreeze.activations.store import clear, entries
+from unfreeze.errors import Interrupted, ResourceError
 from unfreeze.models.layers import LayerGroups
 from unfreeze.training import sources
 
@@ -176,6 +177,102 @@ def test_a_phase_goes_on_in_the_precision_it_was_begun_in(
     assert losses(resumed) == losses(unbroken)
 
 
+def test_a_phase_that_goes_on_is_not_checked_again(made: Any, tmp_path: Path) -> None:
+    """With the head as it is by now a check might fail, and the phase could never go on."""
+    unbroken = engine_of(made, tmp_path / "whole", tmp_path / "cache of the whole")
+    unbroken.train()
+    interrupted_in_the_first_phase(made, tmp_path / "run", tmp_path / "cache")
+    resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(sources, "check", side_effect=record.Refused("too near to a decision")):
+        resumed.train()
+    assert losses(resumed) == losses(unbroken)
+
+
+def test_a_phase_that_cannot_go_on_as_it_was_begun_says_why(made: Any, tmp_path: Path) -> None:
+    interrupted_in_the_first_phase(made, tmp_path / "run", tmp_path / "cache")
+    clear(tmp_path / "cache")
+    resumed = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with (
+        mock.patch.object(sources, "check", side_effect=record.Refused("too near to a decision")),
+        pytest.raises(ResourceError, match=r"begun with inputs from 'head, float16'.*too near to a decision"),
+    ):
+        resumed.train()
+
+
+def test_without_reuse_a_run_records_anew_in_the_room_of_the_old_and_uses_its_own(made: Any, tmp_path: Path) -> None:
+    first = engine_of(made, tmp_path / "one", tmp_path / "cache")
+    first.train()
+    taken = sum(e.bytes for e in entries(tmp_path / "cache"))
+    cache = replace(made.plan.settings.cache, folder=str(tmp_path / "cache"), budget_bytes=taken, reuse=False)
+
+    def settings_of(run: str, **changes: Any) -> Any:
+        engine = engine_of(made, tmp_path / run, tmp_path / "cache", **changes)
+        engine.sources.settings = replace(engine.sources.settings, cache=cache)
+        return engine
+
+    def recordings(engine: Any) -> int:
+        return sum(text.startswith("recording") for text in notices(engine))
+
+    second = settings_of("two")
+    second.train()
+    assert recordings(second) == 2, "training rows in one pass, rows held out in another"
+    assert not [text for text in notices(second) if "not recorded" in text]
+
+    def stop(event: Any) -> bool:
+        return event.kind == "step" and event.step == 2
+
+    broken = settings_of("three", observers=[stop])
+    with pytest.raises(Interrupted):
+        broken.train()
+    resumed = settings_of("three")
+    resumed.train()
+    assert recordings(resumed) == 2, "what the run itself has recorded is used when it goes on"
+    assert_bit_equal(resumed.model, second.model)
+
+
+def test_where_the_disk_is_too_small_for_all_phases_the_first_keeps_its_recording(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, taken = os.posix_fallocate, list[int]()
+
+    def little(descriptor: int, start: int, size: int) -> None:
+        taken.append(size)
+        if len(taken) == 1:  # the lower boundary comes first, and is the larger one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", little)
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    engine.train()
+    assert [e.values["source"] for e in engine.run.events("phase")] == ["head, float16", "rows"]
+
+
+def test_what_goes_wrong_in_a_recording_ends_it_and_not_the_run(made: Any, unrecorded: Any, tmp_path: Path) -> None:
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    with mock.patch.object(record, "_pass", side_effect=ValueError("could not broadcast")):
+        engine.train()
+    assert any("ValueError: could not broadcast" in text for text in notices(engine))
+    assert_bit_equal(engine.model, unrecorded.model)
+
+
+def test_rows_that_go_through_the_model_anyway_are_not_encoded_all_at_once(made: Any, tmp_path: Path) -> None:
+    engine = engine_of(made, tmp_path / "run", tmp_path / "cache")
+    engine.train()
+    lower = replace(engine.phases[1], boundary="group 1")
+    engine.sources.phases = [lower]
+    assert engine.sources.after_training(lambda: pytest.fail("encoded"), were_held_out=False) is None
+
+
+def test_other_libraries_make_other_inputs_and_are_never_answered_from_the_store(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine_of(made, tmp_path / "one", tmp_path / "cache").train()
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0" if name == "pillow" else real(name))
+    engine_of(made, tmp_path / "two", tmp_path / "cache").train()
+    assert len(entries(tmp_path / "cache")) == 8
+
+
 def test_another_configuration_is_never_answered_from_the_store(made: Any, tmp_path: Path) -> None:
     engine_of(made, tmp_path / "one", tmp_path / "cache").train()
     other = made.model()
@@ -276,12 +373,13 @@ def test_a_cache_that_may_only_be_read_is_used_where_the_recording_is_there(made
     assert_bit_equal(second.model, first.model)
 
 
+@pytest.mark.parametrize("name", ["values.bin", "starts.npy", "store.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_store_is_found_said_and_recorded_anew(damage: str, made: Any, tmp_path: Path) -> None:
+def test_a_damaged_store_is_found_said_and_recorded_anew(damage: str, name: str, made: Any, tmp_path: Path) -> None:
     first = engine_of(made, tmp_path / "one", tmp_path / "cache")
     first.train()
     for entry in entries(tmp_path / "cache"):
-        file = tmp_path / "cache" / entry.key / "values.bin"
+        file = tmp_path / "cache" / entry.key / name
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0x10
         if damage == "flipped":

@@ -319,6 +319,8 @@ def positions_read(model: nn.Module, module: str, inputs: dict[str, torch.Tensor
         (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), entering[0])
     lengths = inputs["attention_mask"].sum(-1)  # (batch,)
     is_read = gradient.abs().sum(-1) > 0  # (batch, length)
+    if not is_read.any():
+        return "all"  # a head of zeros: nothing can be told
     if not is_read[:, 1:].any():
         return "first"  # also where the model has dropped the others already
     places = torch.arange(is_read.shape[1], device=is_read.device)

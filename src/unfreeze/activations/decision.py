@@ -36,6 +36,9 @@ class RowFacts:
         width: Of the hidden states.
         are_drawn_anew: Whether rows are augmented at random.
         budget_bytes: Disk for recordings.
+        decoder: Groups of an encoder-decoder's decoder: below each of its layers the encoder alone lies, whose output
+            they read.
+        limit: What `budget_bytes` is, as a person says it.
         entries: What a row brings to each group, where that is not `width` numbers and its weights for each token;
             rows are of one size then.
         recorded: Groups at whose input an earlier run has recorded these rows. It is said and changes no decision: what
@@ -52,6 +55,8 @@ class RowFacts:
     width: int
     are_drawn_anew: bool
     budget_bytes: int
+    decoder: frozenset[str] = frozenset()
+    limit: str = "the budget (cache.budget)"
     entries: Mapping[str, Entry] | None = None
     recorded: frozenset[str] = frozenset()
     views: int = 1
@@ -133,10 +138,10 @@ def decide(
             reason = f"{found} at {boundary}, {size}: saves about {saved} of repeated forwards"
             answers[index] = Decision(boundary, reason, candidate.stored_bytes, is_there)
         elif candidate.stored_bytes > facts.budget_bytes:
-            answers[index] = Decision(None, f"not recorded: {size} exceed the budget (cache.budget)")
+            answers[index] = Decision(None, f"not recorded: {size} exceed {facts.limit}")
         elif boundary in unlimited:
             others = _megabytes(sum(c.stored_bytes for c in candidates if c.boundary in chosen))
-            what = f"{size} beside {others} for other phases exceed the budget (cache.budget)"
+            what = f"{size} beside {others} for other phases exceed {facts.limit}"
             answers[index] = Decision(None, f"not recorded: {what}")
         else:
             answers[index] = Decision(None, "not recorded: one pass would cost as much as it saves")
@@ -146,16 +151,14 @@ def decide(
 def _boundary(
     trained: set[str], trained_before: set[str], sizes: Mapping[str, int], facts: RowFacts
 ) -> tuple[str | None, str]:
-    names = list(sizes)
     if facts.are_drawn_anew:
         return None, "not recorded: the rows are varied at random in every epoch"
     if STEM in trained:
         return None, "not recorded: everything trains, the embeddings too"
-    lowest = next(name for name in names if name in trained)
-    below = names[: names.index(lowest)]
+    lowest = next(name for name in sizes if name in trained)
     if _operations_below(lowest, sizes, facts) == 0:
         return None, "not recorded: only the embeddings lie below"
-    if trained_before & set(below):
+    if trained_before & set(_below(lowest, sizes, facts)):
         return None, "not recorded: what lies below was trained in an earlier phase"
     return lowest, ""
 
@@ -170,12 +173,18 @@ def _by_boundary(candidates: Iterable[_Candidate]) -> list[_Candidate]:
     return list(found.values())
 
 
-def _operations_below(group: str, sizes: Mapping[str, int], facts: RowFacts) -> float:
-    """Of one position; embeddings of a text only look up."""
+def _below(group: str, sizes: Mapping[str, int], facts: RowFacts) -> list[str]:
     names = list(sizes)
+    names = names[: names.index(group)]
+    return [n for n in names if n not in facts.decoder] if group in facts.decoder else names
+
+
+def _operations_below(group: str, sizes: Mapping[str, int], facts: RowFacts) -> float:
+    """Of one position; embeddings of a text only look up, but where no layers can be told apart all is stem."""
     if facts.entries is not None and group in facts.entries:
         return facts.entries[group].operations
-    weights = sum(sizes[n] for n in names[: names.index(group)] if n != STEM)
+    has_layers = any(name not in (STEM, HEAD) for name in sizes)
+    weights = sum(sizes[n] for n in _below(group, sizes, facts) if n != STEM or not has_layers)
     return 2 * weights * facts.train_tokens / facts.train_positions
 
 

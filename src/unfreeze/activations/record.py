@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,23 @@ from unfreeze.activations.boundary import (
     run_to_boundary,
 )
 from unfreeze.activations.replay import Replay
-from unfreeze.activations.store import Store, Writer, make_room, only_builder, stored_bytes
+from unfreeze.activations.store import Store, Writer, make_room, only_builder, only_reserving, stored_bytes
 from unfreeze.data.loading import length_batches
 from unfreeze.machine import in_smaller_parts, is_out_of_memory
 from unfreeze.models.layers import HEAD, LayerGroups, device_of
 from unfreeze.tasks.base import Task
-from unfreeze.types import Example
+from unfreeze.types import Batch, Example
 
 # Relative to the largest output. In float32 the replay does the same arithmetic; half precision rounds the input.
 TOLERANCE_FLOAT32 = 1e-5
 TOLERANCE_HALF = 1e-2
 SAME_TOP_CLASS = 0.99
+# Relative to the largest of all gradients; of a loss, to the loss. Sums in another order differ by far less, a weight
+# that learns nothing by all.
+TOLERANCE_OF_GRADIENTS = 1e-3
+_ROWS_OF_GRADIENTS = 4
+# Relative to the largest value of the rows: a row alone and in a batch, and half precision's rounding.
+_TOLERANCE_OF_STORED = {"float16": 4e-3, "float32": 1e-3}
 # Rows of the check, fewer where they are long: it costs a few forwards of them.
 PROBE_ROWS, PROBE_TOKENS = 24, 3072
 # What enters and what is read of it does not depend on the length: short pieces of real rows tell.
@@ -43,10 +50,7 @@ class Refused(Exception):
 
 
 class OverBudget(Refused):
-    """What would be recorded takes more than the budget."""
-
-    def __init__(self, wanted: int, budget: int) -> None:
-        super().__init__(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget / 1e6:,.0f} MB")
+    """What would be recorded takes more than the budget, or than other runs leave of it."""
 
 
 class Overflow(Refused):
@@ -55,6 +59,11 @@ class Overflow(Refused):
     def __init__(self, group: str, dtype: str) -> None:
         super().__init__(f"a value that enters {group} is not finite in {dtype}")
         self.group = group
+
+
+def over_budget(wanted: int, budget: int) -> OverBudget:
+    """Of a recording that would not fit into an empty cache."""
+    return OverBudget(f"{wanted / 1e6:,.0f} MB are needed, the budget is {budget / 1e6:,.0f} MB")
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,10 @@ def _find_boundary(
 ) -> Boundary:
     device = device_of(model)
     inputs = task.collate(list(examples)).to(device).inputs
+    if group == HEAD and "decoder_input_ids" in inputs:
+        raise Refused("what enters this head belongs to the tokens that are written, and not to the row alone")
+    if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
+        raise Refused("sparse attention (block_sparse) depends on the length of a batch, and changes with short ones")
     below = tuple(groups.names[: groups.names.index(group)])
     encoder = encoder_of(groups, model, group)
     module = encoder or entry_module(groups, model, group, inputs)
@@ -169,6 +182,8 @@ def _check(
     with torch.no_grad():
         outputs = task.predict(model, batch)
     full = _of_real_tokens(outputs, batch.inputs)
+    if len(full) > 1 and not (full.float() - full[:1].float()).abs().max() > 0:
+        raise Refused("the head gives the same for every row, so nothing can be checked")
     recorded = _recorded_alone(task, model, boundary, examples)
     shown = task.collate([shortened(task, e, boundary) for e in examples]).to(device)
     replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
@@ -185,6 +200,8 @@ def _check(
             f"({TOLERANCE_FLOAT32:g} allowed): a layer above needs more than the hidden states, "
             "or they depend on the padding"
         )
+    few = list(examples[:_ROWS_OF_GRADIENTS])
+    _check_gradients(task, model, groups, boundary, few, replay, recorded)
     half = recorded.to(torch.float16)
     if dtype != "float32" and torch.isfinite(half).all():
         of_half = replayed(half.float())
@@ -193,6 +210,77 @@ def _check(
         if dtype == "float16" or (error <= TOLERANCE_HALF and same >= SAME_TOP_CLASS):
             return Checked(boundary, "float16", error)
     return Checked(boundary, "float32", exact)
+
+
+def _check_gradients(
+    task: Task,
+    model: nn.Module,
+    groups: LayerGroups,
+    boundary: Boundary,
+    examples: Sequence[Example],
+    replay: Replay,
+    recorded: torch.Tensor,
+) -> None:
+    """What lies above must learn from a replay what it learns from a forward.
+
+    Trap: weights of the head may be read below its first module: a weighted sum of all layers (SUPERB's way with
+    wav2vec 2.0) is recorded summed, and the weights of the sum would never move.
+
+    Raises:
+        Refused: Where a loss or a gradient differs.
+    """
+    device = device_of(model)
+    above = {n: p for g in groups.names if g not in boundary.below for n, p in groups.parameters(g).items()}
+    batch = task.collate(examples).to(device)
+    shown = task.collate([shortened(task, e, boundary) for e in examples]).to(device)
+    values = recorded[: len(examples)]
+    if boundary.reads == "all":
+        values = values[:, : shown.inputs["input_ids"].shape[1]]
+    with only_these_train(model, above.values()):
+        losses, wanted = _losses_and_gradients(task, model, batch, above)
+        replay.show(values, shown.inputs)
+        with replay.installed():
+            found_losses, found = _losses_and_gradients(task, model, shown, above)
+    for name, loss in losses.items():
+        if not abs(found_losses[name] - loss) <= TOLERANCE_OF_GRADIENTS * max(1.0, abs(loss)):
+            raise Refused(f"replaying at {boundary.group} changes the loss from {loss:.6g} to {found_losses[name]:.6g}")
+    largest = max((float(g.abs().max()) for g in wanted.values() if g is not None), default=0.0)
+    for name, gradient in wanted.items():
+        replayed = found[name]
+        if gradient is None or not gradient.abs().max() > TOLERANCE_OF_GRADIENTS * largest:
+            continue
+        if replayed is None:
+            raise Refused(f"{name} is read below {boundary.group}, too, and would not learn")
+        if not (replayed - gradient).abs().max() <= TOLERANCE_OF_GRADIENTS * largest:
+            raise Refused(f"replaying at {boundary.group} changes the gradient of {name}")
+
+
+def _losses_and_gradients(
+    task: Task, model: nn.Module, batch: Batch, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, float], dict[str, torch.Tensor | None]]:
+    """The sum of each term of the loss, and the gradient of all together; None of what they do not depend on."""
+    with torch.enable_grad():
+        terms = task.loss(model, batch).terms
+        total = torch.stack([term.sum.float() for term in terms.values()]).sum()
+        if not total.requires_grad:
+            gradients: Sequence[torch.Tensor | None] = [None] * len(parameters)
+        else:
+            gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return {n: float(t.sum) for n, t in terms.items()}, dict(zip(parameters, gradients, strict=True))
+
+
+@contextmanager
+def only_these_train(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Inside the block these parameters get gradients and no others."""
+    chosen = {id(parameter) for parameter in parameters}
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in chosen)
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 def _same_answers(task: Task, one: torch.Tensor, other: torch.Tensor, inputs: dict[str, torch.Tensor]) -> float:
@@ -237,7 +325,7 @@ def pieces(task: Task, model: nn.Module, examples: Sequence[Example]) -> list[Ex
     longest = sorted(examples, key=lambda e: -e.length)[: len(_PIECES)]
     if not _is_text(longest):
         return longest
-    # Trap: a BigBird that sees short rows gives up its sparse attention for good.
+    # Trap: a BigBird that sees short rows gives up its sparse attention for good. `unread` asks, too.
     if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
         return longest
     return [task.beginning(example, tokens) for example, tokens in zip(longest, _PIECES, strict=False)]
@@ -266,7 +354,7 @@ def record(
     *,
     budget_bytes: int,
     budget_tokens: int,
-    reuse: bool,
+    reuse: Collection[str],
     say: Callable[[str], None],
     on_row: Callable[[int], None] = lambda rows: None,
     keep: Collection[str] = (),
@@ -280,7 +368,7 @@ def record(
         facts: What each store depends on, written with it.
         budget_bytes: Of all stores together; the least recently used make room.
         budget_tokens: Of one forward.
-        reuse: Whether a store of another run may be used.
+        reuse: Keys of stores that may be used where they are there already.
         say: Told what is done unasked.
         on_row: Told the number of rows done; may raise to stop.
         keep: Keys of stores that make no room: the run's own.
@@ -296,17 +384,39 @@ def record(
     with only_builder(parent, [place.name for place in places], say, check_stop):
         found: dict[int, Store] = {}
         for i, place in enumerate(places):
-            store, problem = Store.open(place) if reuse else (None, None)
+            store, problem = Store.open(place) if place.name in reuse else (None, None)
+            if store is not None and not _is_what_the_model_gives(task, model, checked[i], examples, lengths, store):
+                store, problem = None, "they are not what this model gives"
             if problem is not None:
                 say(f"the recorded activations {place.name[:8]} are recorded anew: {problem}")
-                durable.remove(place)
+            if store is None and place.is_dir():
+                durable.remove(place)  # what replaces it must not find its room taken
             if store is not None:
                 found[i] = store
         missing = [i for i in range(len(places)) if i not in found]
         if missing:
             _make(task, model, [checked[i] for i in missing], examples, lengths, [places[i] for i in missing],
-                  [facts[i] for i in missing], budget_bytes, budget_tokens, say, on_row, keep)  # fmt: skip
+                  [facts[i] for i in missing], budget_bytes, budget_tokens, say, on_row, keep, check_stop)  # fmt: skip
         return [found[i] if i in found else Store(places[i]) for i in range(len(places))]
+
+
+def _is_what_the_model_gives(
+    task: Task, model: nn.Module, checked: Checked, examples: Sequence[Example], lengths: np.ndarray, store: Store
+) -> bool:
+    """Whether two short rows of a store are what enters the boundary now.
+
+    The key names all that we know the values to depend on. What we do not know (a task of the user's own that has come
+    to normalise otherwise) shows here.
+    """
+    chosen = [int(i) for i in np.argsort(lengths, kind="stable")[:2]]
+    kept = kept_lengths(checked.boundary, lengths)
+    model.eval()
+    now = _recorded_alone(task, model, checked.boundary, [examples[i] for i in chosen]).float().cpu().numpy()
+    now = now.reshape(len(chosen), -1, store.width)
+    before = store.padded(chosen, now.shape[1])
+    largest = max(float(np.abs(now).max()), float(np.abs(before).max()))
+    allowed = _TOLERANCE_OF_STORED[checked.dtype] * largest
+    return all(np.abs(now[k, : kept[i]] - before[k, : kept[i]]).max() <= allowed for k, i in enumerate(chosen))
 
 
 def _make(
@@ -322,33 +432,37 @@ def _make(
     say: Callable[[str], None],
     on_row: Callable[[int], None],
     keep: Collection[str],
+    check_stop: Callable[[], None],
 ) -> None:
     kept = [kept_lengths(c.boundary, lengths) for c in checked]
     wanted = sum(stored_bytes(k, c.boundary.width, c.dtype) for k, c in zip(kept, checked, strict=True))
     if wanted > budget_bytes:
-        raise OverBudget(wanted, budget_bytes)
-    gone, fits = make_room(places[0].parent, wanted, budget_bytes, keep)
-    for key in gone:
-        say(f"the recorded activations {key[:8]} of an earlier run made room")
-    if not fits:
-        raise Refused(
-            f"{wanted / 1e6:,.0f} MB are needed, and what this run and others have used within ten minutes "
-            f"leaves less of the budget, {budget_bytes / 1e6:,.0f} MB"
-        )
+        raise over_budget(wanted, budget_bytes)
 
-    def fill(position: int, stagings: list[Path]) -> None:
+    def fill(position: int, stagings: list[Path], room: ExitStack) -> None:
         """Open one staging folder inside the next, so that all are published or none is half-written."""
         if position < len(places):
-            durable.publish(places[position], lambda staging: fill(position + 1, [*stagings, staging]))
+            durable.publish(places[position], lambda staging: fill(position + 1, [*stagings, staging], room))
             return
         writers = [
             Writer(staging, k, c.boundary.width, c.dtype) for staging, k, c in zip(stagings, kept, checked, strict=True)
         ]
+        room.close()  # the disk is taken: others may look for theirs
         _pass(task, model, checked, examples, lengths, writers, budget_tokens, on_row)
         for writer, fact in zip(writers, facts, strict=True):
             writer.close(fact)
 
-    fill(0, [])
+    with ExitStack() as room:
+        room.enter_context(only_reserving(places[0].parent, check_stop))
+        gone, fits = make_room(places[0].parent, wanted, budget_bytes, keep)
+        for key in gone:
+            say(f"the recorded activations {key[:8]} of an earlier run made room")
+        if not fits:
+            raise OverBudget(
+                f"{wanted / 1e6:,.0f} MB are needed, and what this run and others have used within ten minutes "
+                f"leaves less of the budget, {budget_bytes / 1e6:,.0f} MB"
+            )
+        fill(0, [], room)
 
 
 def _pass(

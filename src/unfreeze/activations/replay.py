@@ -102,7 +102,7 @@ class Replay:
         """The model's forward inside `installed`."""
         if self.model.training not in self._chains:
             with _Watched(self.model) as calls:
-                output = self._whole(*args, **kwargs)
+                output = self._outside_inference_mode(*args, **kwargs)
             first = self.model.get_submodule(self.boundary.module)
             is_candidate = not args and self.boundary.side == "input"
             chain = _Chain.of(first, calls, output, frozenset(kwargs)) if is_candidate else None
@@ -113,6 +113,16 @@ class Replay:
             return self._whole(*args, **kwargs)
         assert self._current is not None, "no recorded tensor was set for this forward"
         return chain.run(self._current)
+
+    def _outside_inference_mode(self, *args: Any, **kwargs: Any) -> Any:
+        """A whole forward in which torch counts what is changed in place, which it does not in inference mode."""
+        if not torch.is_inference_mode_enabled():
+            return self._whole(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            if self._current is not None:
+                self._current = self._current.clone()  # made in inference mode it would stay what it is
+            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+            return self._whole(*args, **kwargs)
 
     def _feed(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_fed:

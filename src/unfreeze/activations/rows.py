@@ -5,6 +5,7 @@ The engine and the evaluation know only `Rows`: `batch` makes a batch of example
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
@@ -17,6 +18,7 @@ from unfreeze.activations.boundary import Boundary
 from unfreeze.activations.record import Checked, shortened
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.store import Store
+from unfreeze.errors import TaskError
 from unfreeze.tasks.base import Task
 from unfreeze.types import Batch, Example, LossOutput
 
@@ -143,10 +145,21 @@ class _Positions:
         keys = np.fromiter((_key(e) for e in examples), dtype=np.int64, count=len(examples))
         self._order = np.argsort(keys, kind="stable")
         self._keys = keys[self._order]
+        if (self._keys[1:] == self._keys[:-1]).any():
+            twice = next(
+                e for e, other in itertools.pairwise(examples[i] for i in self._order) if _key(e) == _key(other)
+            )
+            # The store would give all of them what was recorded of the first.
+            what = f"two examples of row {twice.row} are its part {twice.part}: encode numbers the parts of a row"
+            raise TaskError("TASK", what)
 
     def of(self, examples: Sequence[Example]) -> np.ndarray:
         """Positions of examples that are among those given at first, (examples,)."""
-        return self._order[np.searchsorted(self._keys, [_key(e) for e in examples])]
+        keys = np.asarray([_key(e) for e in examples], dtype=np.int64)
+        found = np.searchsorted(self._keys, keys)
+        if not np.array_equal(self._keys[np.minimum(found, len(self._keys) - 1)], keys):
+            raise KeyError(f"rows {sorted({e.row for e in examples})} are not all among those that were recorded")
+        return self._order[found]
 
 
 def _key(example: Example) -> int:

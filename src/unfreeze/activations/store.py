@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,10 +36,12 @@ from unfreeze.errors import ResourceError
 from unfreeze.types import Example
 
 _FACTS = "store.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _MAKE_INPUTS = ("torch", "transformers", "numpy", "pillow", "soundfile", "soxr")
-_LOCK_PREFIX = ".lock-"
+_LOCK_PREFIX, _ROOM = ".lock-", "room"
 _SECONDS_BETWEEN_TRIES, _SECONDS_IN_USE = 0.2, 600
+# Trap: a person's own folder may hold a file of that name, and what counts as a store may be removed.
+_KEY = re.compile("[0-9a-f]{32}")
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
@@ -70,7 +74,7 @@ class Store:
     """One recorded boundary of one set of rows.
 
     Args:
-        folder: Published by `write`.
+        folder: Published, with what a `Writer` wrote.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -173,21 +177,38 @@ def only_builder(
     with contextlib.ExitStack() as held:
         # In one order for all processes, so that no two wait for each other.
         for key in sorted(set(keys)):
-            attempt = contextlib.ExitStack()
-            state, has_said = attempt.enter_context(_locked(folder, key)), False
-            while state == "busy":
-                attempt.close()
-                if not has_said:
-                    say("another run records the same rows; waiting for it")
-                    has_said = True
-                check()
-                # Trap: a lock that is waited for lets no signal through.
-                time.sleep(_SECONDS_BETWEEN_TRIES)
-                state = attempt.enter_context(_locked(folder, key))
-            held.enter_context(attempt)
-            if state == "ours":
+            told = functools.cache(lambda: say("another run records the same rows; waiting for it"))
+            if held.enter_context(_waited_for(folder, key, check, told)):
                 durable.remove_leftovers(folder / key)
         yield
+
+
+@contextlib.contextmanager
+def only_reserving(folder: Path, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One process at a time finds room and takes it: two that look at once would both see it free."""
+    with _waited_for(folder, _ROOM, check):
+        yield
+
+
+@contextlib.contextmanager
+def _waited_for(
+    folder: Path, key: str, check: Callable[[], None], is_busy: Callable[[], object] = lambda: None
+) -> Iterator[bool]:
+    """A key's lock, once nobody else has it; False inside the block where there are no locks.
+
+    Args:
+        check: Called while waiting; may raise to end it.
+        is_busy: Called at every try that fails.
+    """
+    while True:
+        with _locked(folder, key) as state:
+            if state != "busy":
+                yield state == "ours"
+                return
+        is_busy()
+        check()
+        # Trap: a lock that is waited for lets no signal through.
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 @contextlib.contextmanager
@@ -241,11 +262,15 @@ def entries(folder: Path) -> list[Entry]:
     """All stores in a folder, the least recently used first."""
     found = []
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        if path.is_dir() and not path.name.startswith(".") and (path / _FACTS).is_file():
-            with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-                size = sum(f.stat().st_size for f in path.iterdir())
-                found.append(Entry(path.name, size, path.stat().st_mtime, _facts_in(path / _FACTS)))
+        # Another process may just have removed it, or it is another user's and not to be read.
+        with contextlib.suppress(OSError):
+            if _KEY.fullmatch(path.name) and (path / _FACTS).is_file():
+                found.append(Entry(path.name, _bytes_in(path), path.stat().st_mtime, _facts_in(path / _FACTS)))
     return sorted(found, key=lambda e: e.used)
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def bytes_held(folder: Path) -> int:
@@ -314,9 +339,11 @@ def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Collecti
         with _locked(folder, key) as state, contextlib.suppress(OSError, ResourceError):
             if state == "ours":
                 durable.remove_leftovers(folder / key)
+                if not (folder / key).is_dir():
+                    lock.unlink()
     found = entries(folder)
     may_go = [e for e in found if e.key not in keep and time.time() - e.used >= _SECONDS_IN_USE]
-    total, gone = sum(e.bytes for e in found), []
+    total, gone = sum(e.bytes for e in found) + _bytes_being_written(folder), []
     if total - sum(e.bytes for e in may_go) + wanted_bytes > budget_bytes:
         return [], False
     for entry in may_go:
@@ -332,6 +359,16 @@ def make_room(folder: Path, wanted_bytes: int, budget_bytes: int, keep: Collecti
         gone.append(entry.key)
         total -= entry.bytes
     return gone, total + wanted_bytes <= budget_bytes
+
+
+def _bytes_being_written(folder: Path) -> int:
+    """Disk that recordings at work have taken; what nobody holds a lock of was left by a process that is gone."""
+    total = 0
+    for staging in folder.glob(durable.STAGING_PATTERN):
+        with _locked(folder, staging.name.rpartition("-")[2]) as state, contextlib.suppress(OSError):
+            if state == "busy":
+                total += _bytes_in(staging)
+    return total
 
 
 def clear(folder: Path) -> tuple[int, int]:
@@ -350,7 +387,8 @@ def clear(folder: Path) -> tuple[int, int]:
         with _locked(folder, key) as state:
             if state == "busy":
                 continue
-            durable.remove_leftovers(folder / key)
+            if state == "ours":  # without locks it may be another's at work
+                durable.remove_leftovers(folder / key)
             if key in found and (folder / key).is_dir():
                 durable.remove(folder / key)
                 removed, freed = removed + 1, freed + found[key].bytes

@@ -21,7 +21,7 @@ class CatalogEntry:
 
     Attributes:
         id: Hub id, what to give to ``--model``.
-        task_kinds: Tasks it is good for, named as on the Hub.
+        tasks: What it is good for, named as on the Hub.
         parameters_millions: Weights of the backbone, in millions.
         download_mb: Size of its safetensors file, in megabytes (1e6 bytes).
         language: ISO 639-1 code, or "multilingual"; empty where the model reads no language.
@@ -30,7 +30,7 @@ class CatalogEntry:
     """
 
     id: str
-    task_kinds: tuple[str, ...]
+    tasks: tuple[str, ...]
     parameters_millions: float
     download_mb: int
     language: str
@@ -47,7 +47,7 @@ _TEXT = ("text-classification", "token-classification", "intent-and-slots", "que
 RECOMMENDED: tuple[CatalogEntry, ...] = (
     CatalogEntry(
         "sentence-transformers/all-MiniLM-L6-v2",
-        ("text-classification", "sentence-similarity", "feature-extraction"),
+        ("text-classification", "token-classification", "intent-and-slots", "question-answering"),
         22.7,
         91,
         "en",

@@ -85,38 +85,15 @@ def classifier_config(
     return wanted
 
 
-def on_meta(config: Any, auto_class: Any) -> nn.Module:
-    """The model of a configuration without memory for its weights: names and shapes, for the plan.
-
-    Raises:
-        ModelError: E-MODEL-MODALITY, the class has no model for the configuration; E-MODEL-BROKEN, the sizes in the
-            configuration do not fit together.
-    """
-    check_modality(auto_class, config, config.model_type)
-    try:
-        with torch.device("meta"):
-            model: nn.Module = auto_class.from_config(copy.deepcopy(config))
-    except Exception as error:
-        raise ModelError(
-            "MODEL-BROKEN", f"no model can be made from its configuration: {error}", remedy="compare config.json"
-        ) from error
-    return model
-
-
-def initialise(module: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
-    """Give every parameter of a module a fresh value, in place.
-
-    Weights are drawn from a normal distribution with the standard deviation `std`, in module order; biases are zero;
-    the scale of a norm is one. Kernels of two-dimensional convolutions have sqrt(2 / inputs of a unit) instead (He et
-    al. 2015, arXiv 1502.01852, equation 10): a new head may have several in a row, whose norms do not rescale, since
-    their statistics never move.
-    """
-    for part in module.modules():
-        _initialise_own(part, std, generator)
-
-
 @torch.no_grad()
 def _initialise_own(module: nn.Module, std: float, generator: torch.Generator | None) -> None:
+    """Give every parameter of this very module a fresh value, in place.
+
+    Weights are drawn from a normal distribution with the standard deviation `std`; biases are zero; the scale of a norm
+    is one. Kernels of two-dimensional convolutions have sqrt(2 / inputs of a unit) instead (He et al. 2015, arXiv
+    1502.01852, equation 10): a new head may have several in a row, whose norms do not rescale, since their statistics
+    never move.
+    """
     is_norm = "norm" in type(module).__name__.lower()
     for name, parameter in module.named_parameters(recurse=False):
         if is_norm and name == "weight":

@@ -35,10 +35,10 @@ CODES = {
     "CLS001": "classes that are never recognised",
     "OVF001": "training went on after the validation loss had turned: it has risen over three evaluations",
     "CUT001": "more than 1 % of the texts are longer than the model takes, and are cut",
-    "DUP001": "more than 1 % of the reported rows are training rows, too",
+    "DUP001": "reported rows are training rows, too; a warning where they are more than 1 %",
     "GRP001": "reported rows are of groups (speakers, patients) that are among the training rows: the figure is for "
     "known groups",
-    "UNE001": "uneven classes, of which the small ones pay: accuracy is well above macro F1",
+    "UNE001": "uneven classes, more than 5 to 1; a warning where the small ones pay: accuracy well above macro F1",
 }
 CALIBRATION_LIMIT = 0.1
 # A calibration error this many times what chance alone gives on so many rows is none of chance.

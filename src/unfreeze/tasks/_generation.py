@@ -97,7 +97,6 @@ class WritingTask(Task):
     brings_its_head: ClassVar[bool] = True
     input_names: ClassVar[tuple[str, ...]]
     output_names: ClassVar[tuple[str, ...]]
-    # Written by newer evaluations, absent from the quick ones of training.
     prefix: str = ""
     most_written: int | None = None
     beams: int = 4

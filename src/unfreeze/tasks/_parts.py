@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class WholeRows(Generic[T]):
-    """Keeps what was said of parts until a row is whole; no more is held than the rows that are not."""
+    """Keeps what was said of a row's parts until all of them have come; only rows that are not whole are held."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, list[T]] = {}

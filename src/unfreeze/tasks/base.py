@@ -503,12 +503,12 @@ class Task(ABC):
 
     @property
     def rows_in_one(self) -> int:
-        """How many rows a row is while it is answered: the beams of a search."""
+        """How many sequences go through the model for one row while its answer is written: the beams of a search."""
         return 1
 
     @property
     def tokens_written(self) -> int:
-        """That are computed, at most, to answer one row, where the task `generates`."""
+        """The most tokens that are generated to answer one row, where the task `generates`."""
         return 0
 
     @property

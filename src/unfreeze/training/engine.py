@@ -1,4 +1,5 @@
-"""The engine: phases, steps, accumulation, precision. Nothing else changes weights, modes or ``requires_grad``.
+"""The engine: phases, steps, accumulation, precision. Nothing else changes weights; whoever else changes modes or
+``requires_grad`` (evaluation, a check of what is to be recorded) gives them back.
 
 ::
 
@@ -256,7 +257,8 @@ class Engine:
         """The phase's inputs; a phase that is resumed must get the same again."""
         self.source = self.sources.of(index, self.state.source if self.state.phase_step else "")
         if self.state.phase_step:
-            check_same_source(self.state.source, self.source.description, str(self.run.folder))
+            why = self.sources.refusal(index)
+            check_same_source(self.state.source, self.source.description, why, str(self.run.folder))
         self.state = replace(self.state, source=self.source.description, decided=self.sources.decided)
 
     def _begin_to_touch(self, index: int, trainable: Mapping[str, torch.nn.Parameter]) -> None:

@@ -29,6 +29,7 @@ from unfreeze.activations.record import (
     find_boundary,
     inputs_like,
     kept_lengths,
+    over_budget,
     probe_rows,
     record,
 )
@@ -43,6 +44,10 @@ from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.tasks.base import Task
 from unfreeze.types import Example
 
+# Where the disk is short, a phase's own recording may still have its place.
+_ROOM_FOR_LESS = (OverBudget, ResourceError, OSError)
+# A folder that cannot be used, a row that has another shape than the others: no reason not to train.
+_TRAIN_ANYHOW = (Refused, ResourceError, OSError, ValueError, RuntimeError)
 FROM_ROWS = "rows"
 EXACT = "float32"
 # Of rows that are measured once and not trained on, at most so many numbers each are worth their disk: a vector for the
@@ -94,7 +99,8 @@ class Sources:
         self.viewed = Rows(task, Views(train, task.recorded_views)) if task.recorded_views > 1 else train
         self.tell, self.check_stop = tell, check_stop
         self._made: dict[str, tuple[Checked, list[Store]]] = {}
-        self._refused: set[str] = set()
+        # Boundary to the reason why it is not recorded, as far as this process knows it.
+        self._refused: dict[str, str] = {}
         # Boundary to the precision that was decided before this process.
         self._begun: dict[str, str] = {}
         # Keys of all that this run has recorded or used.
@@ -112,7 +118,7 @@ class Sources:
 
     def keep_to(self, decided: Mapping[str, str]) -> None:
         """Go by what was decided before a resume: with a head that has trained since, it might be otherwise."""
-        self._refused |= {boundary for boundary, found in decided.items() if found == FROM_ROWS}
+        self._refused |= {boundary: "decided before" for boundary, found in decided.items() if found == FROM_ROWS}
         self._begun |= {boundary: found for boundary, found in decided.items() if found != FROM_ROWS}
 
     def of(self, index: int, begun_with: str = "") -> Source:
@@ -136,31 +142,38 @@ class Sources:
         validation = RecordedRows(rows, checked, stores[1], replay) if rows is not None else None
         return Source(train, validation, f"{checked.boundary.group}, {checked.dtype}")
 
-    def after_training(self, rows: Rows) -> Rows:
-        """Rows to measure, from the highest recorded boundary below which no phase has trained; else as they are.
+    def refusal(self, index: int) -> str:
+        """Why a phase that was to be recorded is not; empty where it is."""
+        return self._refused.get(self.phases[index].boundary or "", "")
 
-        Another run with the same frozen part, of another rate or seed, finds them there.
+    def after_training(self, encoded: Callable[[], Rows], *, were_held_out: bool) -> Rows | None:
+        """Rows to measure, from the highest recorded boundary below which no phase has trained.
+
+        Another run with the same frozen part, of another rate or seed, finds them there. None: they go through the
+        whole model, and need not be encoded all at once for it.
+
+        Args:
+            encoded: Encodes the rows.
+            were_held_out: Whether they were measured during training, and so lie recorded already.
         """
         if self._measured is None:
-            return rows
+            return None
         checked, replay = self._measured
-        if not self._is_worth_recording(checked, rows):
-            return rows
+        # What takes much disk is quicker to compute once than to write, and would drive out what is trained on.
+        is_small = checked.boundary.reads != "all" and checked.boundary.width <= _NUMBERS_OF_A_MEASURED_ROW
+        if not is_small and not were_held_out:
+            return None
+        rows = encoded()
+        if not is_small and not self._lies_there(checked, rows):
+            return None
         try:
             (store,) = self._recorded([checked], rows, is_measured=True)
-        except (Refused, ResourceError, OSError) as error:
+        except _TRAIN_ANYHOW as error:
             self._refuse_recording([checked], error)
-            return rows
+            return None
         return RecordedRows(rows, checked, store, replay)
 
-    def _is_worth_recording(self, checked: Checked, rows: Rows) -> bool:
-        """Whether rows that are measured once are recorded, or lie there already.
-
-        Another run would find them; but what takes much disk is quicker to compute than to write, and would drive out
-        what is trained on.
-        """
-        if checked.boundary.reads != "all" and checked.boundary.width <= _NUMBERS_OF_A_MEASURED_ROW:
-            return True
+    def _lies_there(self, checked: Checked, rows: Rows) -> bool:
         exact = replace(checked, dtype=EXACT)
         key = key_of(self._facts(exact, rows.examples, self._weights_below(checked.boundary)))
         return (Path(self.settings.cache.folder) / key).is_dir()
@@ -193,14 +206,14 @@ class Sources:
         try:
             try:
                 checked, stores = self._recorded_whole(checked)
-            except OverBudget as error:
+            except _ROOM_FOR_LESS as error:
                 if not own or own == checked:
                     raise
                 # Later phases do without, rather than all.
                 self._refuse_recording([c for c in checked if c not in own], error)
                 checked = own
                 checked, stores = self._recorded_whole(checked)
-        except (Refused, ResourceError, OSError) as error:
+        except _TRAIN_ANYHOW as error:
             self._refuse_recording(checked, error)
             return
         self._keep(checked, stores)
@@ -238,7 +251,7 @@ class Sources:
             for c in checked
         )
         if wanted > self.settings.cache.budget_bytes:
-            raise OverBudget(wanted, self.settings.cache.budget_bytes)
+            raise over_budget(wanted, self.settings.cache.budget_bytes)
 
     def _keep(self, checked: Sequence[Checked], stores: Sequence[Sequence[Store]]) -> None:
         for position, c in enumerate(checked):
@@ -286,9 +299,10 @@ class Sources:
     def _checked_before(self, boundary: Boundary) -> Checked | None:
         """What a run found that checked this very model, weights above the boundary included; its recording is there.
 
-        What lies above decides whether half precision is good enough.
+        What lies above decides whether half precision is good enough. Of a phase that is resumed it has been decided,
+        with a head that has trained since.
         """
-        if not self.settings.cache.reuse:
+        if not self._may_reuse(boundary.group):
             return None
         below, above = self._weights_below(boundary), self._weights_above(boundary)
         # See `check`: where a shortened row would not do, the whole one is kept.
@@ -299,9 +313,14 @@ class Sources:
                 checked = Checked(place, dtype, 0.0)
                 key = key_of(self._facts(checked, self.viewed.examples, below))
                 known = about(Path(self.settings.cache.folder) / key)
-                if known.get("above") == above and isinstance(known.get("error"), float):
+                is_known = known.get("above") == above or boundary.group in self._begun
+                if is_known and isinstance(known.get("error"), float):
                     return replace(checked, error=known["error"])
         return None
+
+    def _may_reuse(self, group: str) -> bool:
+        """What this very run has recorded before it was resumed is its own."""
+        return self.settings.cache.reuse or group in self._begun
 
     def _weights_below(self, boundary: Boundary) -> str:
         return self._weights_of(boundary.below)
@@ -319,12 +338,15 @@ class Sources:
         ).hexdigest()
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
-        self._refused |= set(groups)
+        self._refused |= dict.fromkeys(groups, reason)
         self.tell("notice", text=f"not recorded at {', '.join(groups)}: {reason}; the rows go through the whole model")
 
     def _refuse_recording(self, checked: Sequence[Checked], error: Exception) -> None:
-        """A folder that cannot be used is no reason not to train."""
-        reason = error.what if isinstance(error, ResourceError) else str(error)
+        """What keeps rows from being recorded must not keep the model from being trained."""
+        if isinstance(error, ResourceError):
+            reason = error.what
+        else:
+            reason = str(error) if isinstance(error, Refused | OSError) else f"{type(error).__name__}: {error}"
         self._refuse([c.boundary.group for c in checked], reason)
 
     def _recorded(self, checked: Sequence[Checked], rows: Rows, *, is_measured: bool = False) -> list[Store]:
@@ -337,6 +359,8 @@ class Sources:
                 known |= {"error": c.error, "above": self._weights_above(c.boundary)}
         folder = Path(self.settings.cache.folder)
         places = [folder / key_of(f) for f in facts]
+        reuse = {p.name for p, c in zip(places, checked, strict=True) if self._may_reuse(c.boundary.group)}
+        reuse |= self._own
         self._own |= {place.name for place in places}
         started: list[int] = []
 
@@ -358,7 +382,7 @@ class Sources:
             [{**f, "about": a} for f, a in zip(facts, shown, strict=True)],
             budget_bytes=self.settings.cache.budget_bytes,
             budget_tokens=self._tokens_at_once,
-            reuse=self.settings.cache.reuse,
+            reuse=reuse,
             say=lambda text: self.tell("notice", text=text),
             on_row=on_row,
             keep=self._own,
@@ -444,8 +468,11 @@ def _bytes_of(tensor: torch.Tensor) -> Any:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def check_same_source(before: str, now: str, where: str) -> None:
+def check_same_source(before: str, now: str, why: str, where: str) -> None:
     """A phase that was begun with recorded inputs goes on with the same, or stops.
+
+    Args:
+        why: What keeps them from being recorded now.
 
     Raises:
         ResourceError: E-DISK.
@@ -453,7 +480,8 @@ def check_same_source(before: str, now: str, where: str) -> None:
     if before and before != now:
         raise ResourceError(
             "DISK",
-            f"this phase was begun with inputs from '{before}'; going on with '{now}' would not be the same to the bit",
+            f"this phase was begun with inputs from '{before}'; going on with '{now}' would not be the same to the bit"
+            + (f" ({why})" if why else ""),
             where=where,
             remedy="make room for the recorded activations (unfreeze cache), then: unfreeze resume",
         )
