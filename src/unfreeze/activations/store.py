@@ -16,8 +16,6 @@ import contextlib
 import errno
 import fcntl
 import functools
-import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -30,14 +28,12 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-import unfreeze
 from unfreeze import durable
+from unfreeze.activations.fingerprint import facts_of_rows
 from unfreeze.errors import ResourceError
 from unfreeze.types import Example
 
 _FACTS = "store.json"
-FORMAT_VERSION = 3
-_MAKE_INPUTS = ("torch", "transformers", "numpy", "pillow", "soundfile", "soxr")
 _LOCK_PREFIX, _ROOM = ".lock-", "room"
 _SECONDS_BETWEEN_TRIES, _SECONDS_IN_USE = 0.2, 600
 # Trap: a person's own folder may hold a file of that name, and what counts as a store may be removed.
@@ -52,22 +48,6 @@ def default_folder() -> Path:
         return Path(named).expanduser().absolute() / "activations"
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "unfreeze" / "activations"
-
-
-def key_of(facts: Mapping[str, Any]) -> str:
-    """A short name for everything the recorded values depend on."""
-    text = durable.to_json({"format": FORMAT_VERSION, **facts}, indent=2)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _content_of(examples: Sequence[Example]) -> str:
-    """SHA-256 of encoded rows: text, tokenizer, roles and limits are all in it."""
-    digest = hashlib.sha256()
-    for example in examples:
-        for name, values in sorted(example.inputs.items()):
-            digest.update(f"{name} {values.dtype} {values.shape};".encode())
-            digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
 
 
 class Store:
@@ -279,14 +259,6 @@ def bytes_held(folder: Path) -> int:
         return sum(entry.bytes for entry in entries(folder))
     except OSError:
         return 0
-
-
-def facts_of_rows(examples: Sequence[Example], batch_tokens: int) -> dict[str, Any]:
-    """What recorded values depend on beside the model and the boundary."""
-    # Pillow decodes and resizes pictures, soundfile and soxr decode and resample sound, unfreeze brings rows into form.
-    versions = {name: importlib.metadata.version(name) for name in _MAKE_INPUTS}
-    versions["unfreeze"] = unfreeze.__version__
-    return {"rows": _content_of(examples), "batch_tokens": batch_tokens, "versions": versions}
 
 
 def recorded_groups(folder: Path, model: str, examples: Sequence[Example], batch_tokens: int) -> frozenset[str]:

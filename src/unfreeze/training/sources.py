@@ -7,19 +7,16 @@ not trained on are recorded in float32, so that their figures are the whole mode
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unfreeze.activations.boundary import Boundary
+from unfreeze.activations.fingerprint import Fingerprints, key_of
 from unfreeze.activations.record import (
     Checked,
     OverBudget,
@@ -35,14 +32,12 @@ from unfreeze.activations.record import (
 )
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows, Views
-from unfreeze.activations.store import DTYPES, Store, about, facts_of_rows, key_of, stored_bytes
-from unfreeze.durable import sha256_of_file
+from unfreeze.activations.store import DTYPES, Store, about, stored_bytes
 from unfreeze.errors import ResourceError
 from unfreeze.machine import forward_tokens, is_out_of_memory
 from unfreeze.models.layers import LayerGroups, device_of
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.tasks.base import Task
-from unfreeze.types import Example
 
 # Where the disk is short, a phase's own recording may still have its place.
 _ROOM_FOR_LESS = (OverBudget, ResourceError, OSError)
@@ -105,10 +100,6 @@ class Sources:
         self._begun: dict[str, str] = {}
         # Keys of all that this run has recorded or used.
         self._own: set[str] = set()
-        # Of each group's weights; of the buffers and the code under "".
-        self._digests: dict[str, str] = {}
-        # By identity; the rows are kept with it, or another list might get their place in memory.
-        self._rows_seen: dict[int, tuple[dict[str, Any], Sequence[Example]]] = {}
 
     @property
     def decided(self) -> dict[str, str]:
@@ -174,9 +165,14 @@ class Sources:
         return RecordedRows(rows, checked, store, replay)
 
     def _lies_there(self, checked: Checked, rows: Rows) -> bool:
-        exact = replace(checked, dtype=EXACT)
-        key = key_of(self._facts(exact, rows.examples, self._weights_below(checked.boundary)))
-        return (Path(self.settings.cache.folder) / key).is_dir()
+        return self._place(checked.boundary, EXACT, rows).is_dir()
+
+    @functools.cached_property
+    def _prints(self) -> Fingerprints:
+        return Fingerprints(self.model, self.groups, self.task, self._tokens_at_once)  # once it is on its device
+
+    def _place(self, boundary: Boundary, dtype: str, rows: Rows) -> Path:
+        return Path(self.settings.cache.folder) / key_of(self._prints.facts(boundary, dtype, rows.examples))
 
     @functools.cached_property
     def _measured(self) -> tuple[Checked, Replay] | None:
@@ -199,7 +195,7 @@ class Sources:
 
     def _record_from(self, index: int) -> None:
         """Record this phase's boundary and, in the same pass, those of later phases that are still untouched."""
-        self._digests.clear()  # phases have trained since
+        self._prints.forget()
         wanted = [b for b in self._sharing(index) if b not in self._refused]
         checked = [c for c in map(self._checked, wanted) if c is not None]
         own = [c for c in checked if c.boundary.group == self.phases[index].boundary]
@@ -304,38 +300,21 @@ class Sources:
         """
         if not self._may_reuse(boundary.group):
             return None
-        below, above = self._weights_below(boundary), self._weights_above(boundary)
+        above = self._prints.above(boundary)
         # See `check`: where a shortened row would not do, the whole one is kept.
         kept = {boundary.keeps_inputs, boundary.reads != "all"}
         for place in (replace(boundary, keeps_inputs=k) for k in sorted(kept)):
             begun = self._begun.get(boundary.group)
             for dtype in (begun,) if begun in DTYPES else DTYPES:
-                checked = Checked(place, dtype, 0.0)
-                key = key_of(self._facts(checked, self.viewed.examples, below))
-                known = about(Path(self.settings.cache.folder) / key)
+                known = about(self._place(place, dtype, self.viewed))
                 is_known = known.get("above") == above or boundary.group in self._begun
                 if is_known and isinstance(known.get("error"), float):
-                    return replace(checked, error=known["error"])
+                    return Checked(place, dtype, known["error"])
         return None
 
     def _may_reuse(self, group: str) -> bool:
         """What this very run has recorded before it was resumed is its own."""
         return self.settings.cache.reuse or group in self._begun
-
-    def _weights_below(self, boundary: Boundary) -> str:
-        return self._weights_of(boundary.below)
-
-    def _weights_above(self, boundary: Boundary) -> str:
-        return self._weights_of([n for n in self.groups.names if n not in boundary.below])
-
-    def _weights_of(self, names: Sequence[str]) -> str:
-        """Each group is gone through once for what is decided and recorded at one time."""
-        if not self._digests:
-            self._digests = {name: _digest_of(self.groups.parameters(name)) for name in self.groups.names}
-            self._digests[""] = _digest_of(dict(self.model.named_buffers())) + _code_of(self.model)
-        return hashlib.sha256(
-            " ".join([*(self._digests[name] for name in names), self._digests[""]]).encode()
-        ).hexdigest()
 
     def _refuse(self, groups: Sequence[str], reason: str) -> None:
         self._refused |= dict.fromkeys(groups, reason)
@@ -352,11 +331,11 @@ class Sources:
     def _recorded(self, checked: Sequence[Checked], rows: Rows, *, is_measured: bool = False) -> list[Store]:
         if is_measured:
             checked = [replace(c, dtype=EXACT) for c in checked]
-        facts = [self._facts(c, rows.examples, self._weights_below(c.boundary)) for c in checked]
+        facts = [self._prints.facts(c.boundary, c.dtype, rows.examples) for c in checked]
         shown = [self._about(rows) for _ in checked]
         if not is_measured:
             for known, c in zip(shown, checked, strict=True):
-                known |= {"error": c.error, "above": self._weights_above(c.boundary)}
+                known |= {"error": c.error, "above": self._prints.above(c.boundary)}
         folder = Path(self.settings.cache.folder)
         places = [folder / key_of(f) for f in facts]
         reuse = {p.name for p, c in zip(places, checked, strict=True) if self._may_reuse(c.boundary.group)}
@@ -400,72 +379,6 @@ class Sources:
         of the same model need not check it again.
         """
         return {"model": getattr(self.model.config, "_name_or_path", ""), "rows": len(rows.examples)}
-
-    def _facts(self, checked: Checked, examples: Sequence[Example], below: str) -> dict[str, Any]:
-        """Everything the recorded values depend on."""
-        return {
-            "weights": below,
-            **self._facts_of(examples),
-            "boundary": asdict(checked.boundary),
-            "precision": checked.dtype,
-            "attention": getattr(self.model.config, "_attn_implementation", None),
-            "configuration": _configuration_of(self.model),
-        }
-
-    def _facts_of(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Of rows, which are the same throughout: they are looked through once."""
-        if id(examples) not in self._rows_seen:
-            self._rows_seen[id(examples)] = facts_of_rows(examples, self._tokens_at_once), examples
-        return self._rows_seen[id(examples)][0]
-
-
-# Of a configuration, what says nothing of the frozen layers in eval mode; beside rates of dropout, which are numbers
-# with "drop" in their name. Trap: ESM's `token_dropout`, true or false, scales in eval mode, too.
-_NAMES_ALONE = {
-    *("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),
-    *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task"),
-}
-
-
-def _configuration_of(model: torch.nn.Module) -> str:
-    """SHA-256 of a model's configuration: activation, heads, epsilons are no weights, and decide what layers give."""
-
-    def kept(values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        return {k: kept(v) for k, v in values.items() if k not in _NAMES_ALONE and not _is_dropout(str(k), v)}
-
-    config: Any = getattr(model, "config", None)
-    described = kept(config.to_dict()) if hasattr(config, "to_dict") else {}
-    return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _is_dropout(name: str, value: Any) -> bool:
-    return "drop" in name and not isinstance(value, bool)
-
-
-def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes_of(tensor))
-    return digest.hexdigest()
-
-
-def _code_of(model: torch.nn.Module) -> str:
-    """The model's class, and SHA-256 of all files of code that no package of a known version brings."""
-    files = set()
-    for kind in {type(module) for module in model.modules()}:
-        if kind.__module__.partition(".")[0] not in ("torch", "transformers", "unfreeze"):
-            with contextlib.suppress(TypeError, OSError):  # made in a session, in no file
-                files.add(inspect.getsourcefile(kind))
-    known = sorted(Path(file) for file in files if file is not None and Path(file).is_file())
-    return " ".join([type(model).__name__, *map(sha256_of_file, known)])
-
-
-def _bytes_of(tensor: torch.Tensor) -> Any:
-    """A tensor's memory, not copied where it lies on the CPU already."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def check_same_source(before: str, now: str, why: str, where: str) -> None:
