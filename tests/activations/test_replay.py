@@ -15,7 +15,7 @@ from architectures import CONFIGS, build
 
 from unfreeze import durable
 from unfreeze.activations import record as record_module
-from unfreeze.activations.boundary import Entry, entering_groups
+from unfreeze.activations.boundary import Entry, capturing, entering_groups, run_to_boundary
 from unfreeze.activations.decision import RowFacts, decide
 from unfreeze.activations.record import Checked, Refused, check, find_boundary, inputs_like, probe_rows, record
 from unfreeze.activations.replay import Replay
@@ -183,6 +183,33 @@ def test_examples_that_share_their_place_are_refused(task: TextClassification, e
     replay = Replay(model, groups, found.boundary, inputs_like(task, model, examples))
     with pytest.raises(TaskError, match="two examples of row"):
         RecordedRows(Rows(task, twice), found, None, replay)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["head", "middle"])
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_the_very_batch_that_was_recorded_is_replayed_to_the_bit(
+    name: str, place: str, task: TextClassification, examples: list[Example]
+) -> None:
+    model, groups = build(name)
+    group = "head" if place == "head" else f"group {groups.n_groups // 2}"
+    if (name, place) in REFUSED:
+        return
+    boundary = checked_at(task, model, groups, group, examples).boundary
+    above = [p for g in groups.names if g not in boundary.below for p in groups.parameters(g).values()]
+    batch = task.collate(examples[:4])
+    with capturing(model, [boundary]) as found:
+        run_to_boundary(model, batch.inputs)
+    whole = task.loss(model, batch)
+    wanted = torch.autograd.grad(whole.terms["loss"].sum, above, allow_unused=True)
+    replay = Replay(model, groups, boundary, inputs_like(task, model, examples))
+    replay.show(found[boundary], batch.inputs)
+    with replay.installed():
+        replayed = task.loss(model, batch)
+        gradients = torch.autograd.grad(replayed.terms["loss"].sum, above, allow_unused=True)
+    assert torch.equal(replayed.outputs, whole.outputs)
+    for one, other in zip(wanted, gradients, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or torch.equal(one, other)
 
 
 def test_the_model_is_itself_again_after_a_replay(task: TextClassification, examples: list[Example]) -> None:
