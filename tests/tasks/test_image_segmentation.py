@@ -365,6 +365,11 @@ class TestMasks:
         with pytest.raises(DataError, match="the mask cannot be read"):
             masks.decode(data, "a.png")
 
+    def test_what_is_no_picture_is_named_as_it_is_of_pictures(self) -> None:
+        with pytest.raises(DataError, match="the mask cannot be read: it holds a web page") as caught:
+            masks.decode(b"<!DOCTYPE html><html></html>", "masks/7.png")
+        assert (caught.value.code, caught.value.where) == ("DATA-MASK", "masks/7.png")
+
     def test_only_0_and_255_are_ground_and_thing(self, models: dict[str, Path], tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 255, 0))
         task = ImageSegmentation()

@@ -13,6 +13,8 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -36,26 +38,39 @@ def decode(data: bytes, place: str) -> Image.Image:
     Raises:
         DataError: E-DATA-PICTURE.
     """
+    with opened(data, place, _refused) as picture:
+        picture.seek(0)
+        picture.load()
+        return _rgb(upright(picture), place)
+
+
+@contextmanager
+def opened(data: bytes, place: str, refused: Callable[[str, str], DataError]) -> Iterator[Image.Image]:
+    """A picture of a format and a size that are read, not decoded yet.
+
+    Args:
+        data: A file's content.
+        place: For messages.
+        refused: Makes the error, of what is wrong and of the place; also of what fails while the picture is in use.
+    """
     if not data:
-        raise _refused("the file is empty", place)
+        raise refused("the file is empty", place)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with a file is judged below
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = opened.size
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = picture.size
             if width * height > MOST_PIXELS:
                 what = f"{width:,} x {height:,} pixels are more than the {MOST_PIXELS:,} that are read"
-                raise _refused(what, place)
-            opened.seek(0)
-            opened.load()
-            return _rgb(upright(opened), place)
+                raise refused(what, place)
+            yield picture
     except (DataError, MemoryError):
         raise  # too little memory says nothing about the file
     except Exception as error:
         # Trap: Pillow has no class of its own for damaged files; its decoders raise what they meet.
         kind = _looks_like(data)
         reason = f"it holds {kind}" if kind else str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _refused(_without_memory_address(reason), place) from None
+        raise refused(_without_memory_address(reason), place) from None
 
 
 def encoded(pixels: np.ndarray) -> dict[str, bytes | None]:
