@@ -517,6 +517,22 @@ def test_equal_pictures_are_counted_and_stay_together(shop: Path, models: dict[s
     assert not any("too:" in warning for warning in plan.warnings), "none lies on both sides of the split"
 
 
+@pytest.mark.parametrize(("largest", "told"), [(4095, "multiply their pixels by 16"), (5000, None), (None, None)])
+def test_pictures_of_twelve_bits_in_files_of_sixteen_are_warned_of(
+    models: dict[str, Path], largest: int | None, told: str | None, tmp_path: Path
+) -> None:
+    for label in ("ill", "well"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(4):
+            # None: eight bits, as usual.
+            pixels = np.full((40, 40), largest or 90, dtype=np.uint8 if largest is None else np.uint16)
+            pixels[i:20] = 7
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    plan = unfreeze.plan(tmp_path / "data", model=str(models["vit"]), settings=["data.validation=0"])
+    found = [warning for warning in plan.warnings if "nearly black" in warning]
+    assert [told in warning for warning in found] == [True] * (told is not None)
+
+
 def test_bytes_in_a_table(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

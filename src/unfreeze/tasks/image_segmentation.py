@@ -40,7 +40,6 @@ USUAL_STRIDE = 16
 USUAL_DROPOUT = 0.1
 # Where configurations keep the dropout before the last layer: MobileNet, MobileViT, Segformer; DPT.
 _DROPOUTS = ("classifier_dropout_prob", "semantic_classifier_dropout")
-PICTURES_MEASURED = 200
 # Classes of these names are no classes, but what nobody has looked at.
 UNLABELLED_NAMES = frozenset(("unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"))
 _OVERLAY_PIXELS, _OVERLAY_SHARE = 240, 0.55
@@ -371,8 +370,8 @@ class ImageSegmentation(ReadsFiles):
         return _image.tokens_of(self.processor), f"a picture is brought to {width} x {height} pixels: {why}"
 
     def _usual_size(self, train: Table) -> tuple[int, int]:
-        rows = [train.row(int(i)) for i in np.linspace(0, len(train) - 1, min(len(train), PICTURES_MEASURED))]
-        sizes = np.asarray(in_threads(lambda row: decode(self.source_of(row).read(), row.place).size, rows))
+        measured = _image.some_of(train)
+        sizes = np.asarray(in_threads(lambda row: decode(self.source_of(row).read(), row.place).size, measured))
         width, height = np.median(sizes, axis=0)
         scale = min(MOST_ENLARGED, MOST_PIXELS / max(width, height))
         steps = [max(2, round(side * scale / PIXEL_STEP)) for side in (height, width)]
@@ -445,6 +444,9 @@ class ImageSegmentation(ReadsFiles):
     def variation(self) -> str:
         least = _image.least_crop(self.targets.rows)
         return f"cut at random to {least:.0%} or more{' and mirrored' if self.mirror else ''}, masks alike"
+
+    def warnings(self, train: Table) -> list[str]:
+        return _image.too_dark(self, train)
 
     def planned(self) -> list[tuple[str, Any, str]]:
         why = "of what enters the last layer, where the model drops any"
