@@ -18,8 +18,11 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForSemanticSegmentation,
+    BeitConfig,
     MobileNetV2Config,
     MobileNetV2ForImageClassification,
+    MobileViTConfig,
+    MobileViTV2Config,
     SegformerConfig,
     pipeline,
 )
@@ -183,6 +186,24 @@ def test_small_pictures_are_enlarged_and_large_ones_brought_to_512(
     recipe = Recipe.build({"model": str(models["mobilenet"]), "data": {"validation": 0}})
     prepared = prepare(recipe, str(tmp_path))
     assert (prepared.task.targets.height, prepared.task.targets.width) == wanted
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (MobileViTConfig(image_size=96), (128, 160)),
+        (MobileViTV2Config(image_size=96), (128, 160)),
+        (BeitConfig(image_size=96), (96, 96)),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_pictures_are_squashed_only_for_models_with_a_table_of_places(
+    config: Any, wanted: tuple[int, int], street: Path, models: dict[str, Path]
+) -> None:
+    recipe = Recipe.build({"data.source": str(street), "model": str(models["mobilenet"])})
+    found = prepare(recipe)
+    found.task.longest_input(None, found.train, config)
+    assert (found.task.targets.height, found.task.targets.width) == wanted
 
 
 def test_how_finely_a_model_draws_is_asked_or_its_own() -> None:

@@ -40,6 +40,8 @@ USUAL_STRIDE = 16
 USUAL_DROPOUT = 0.1
 # Where configurations keep the dropout before the last layer: MobileNet, MobileViT, Segformer; DPT.
 _DROPOUTS = ("classifier_dropout_prob", "semantic_classifier_dropout")
+# Networks of patches that have no table of places: they take any size, as convolutions do.
+_WITHOUT_PLACES = ("mobilevit", "mobilevitv2")
 # Classes of these names are no classes, but what nobody has looked at.
 UNLABELLED_NAMES = frozenset(("unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"))
 _OVERLAY_PIXELS, _OVERLAY_SHARE = 240, 0.55
@@ -357,7 +359,8 @@ class ImageSegmentation(ReadsFiles):
         if asked is not None:
             raise TaskError("TASK", "pictures have no length in tokens: options.size", where="train.max_length")
         # Convolutional networks state a size, too, and take any; a table of places for patches is of one.
-        fixed = getattr(config, "image_size", None) if hasattr(config, "patch_size") else None
+        has_places = hasattr(config, "patch_size") and config.model_type not in _WITHOUT_PLACES
+        fixed = getattr(config, "image_size", None) if has_places else None
         if self.size is not None:
             (height, width), why = self.size, "named in the recipe"
         elif isinstance(fixed, int) and fixed > 0:
