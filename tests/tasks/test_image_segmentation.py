@@ -411,6 +411,37 @@ class TestMasks:
         with pytest.raises(RecipeError, match="no class 'car'"):
             ImageSegmentation(ignore=["car"]).learn(table, roles, None)
 
+    @pytest.mark.parametrize("way", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+    @pytest.mark.parametrize("names", [None, ["ground", "crack"]])
+    def test_masks_of_0_and_255_with_blurred_edges_are_refused(
+        self, way: Image.Resampling, names: list[str] | None, tmp_path: Path
+    ) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 255, 0))
+        for i in (1, 3):
+            file = tmp_path / "data" / "masks" / f"{i:03}.png"
+            small = Image.open(file).resize((53, 43), way)
+            small.resize((SIDE + 16, SIDE), Image.Resampling.NEAREST).save(file)
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        with pytest.raises(DataError, match="the edges of 2 masks are blurred: beside 0 and 255") as caught:
+            ImageSegmentation().learn(table, roles, names)
+        assert (caught.value.code, caught.value.where) == ("DATA-MASK", "masks/001.png")
+        if names is None:
+            assert len(ImageSegmentation(ignore=[255]).learn(table, roles, None).labels) > 2, "it is known to be none"
+
+    @pytest.mark.parametrize("count", [1, 20, 150, 182])
+    def test_numbers_of_rare_classes_are_no_blurred_edges(self, count: int, tmp_path: Path) -> None:
+        """Ground, small things, and thin borders that are no class: as in VOC, ADE20K and COCO."""
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 0, 255))
+        for file in (tmp_path / "data" / "masks").iterdir():
+            numbers = np.array(Image.open(file))
+            numbers[10, :60], numbers[20, :60], numbers[30, :62] = np.split(1 + np.arange(182) % count, (60, 120))
+            Image.fromarray(numbers).save(file)
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        space = ImageSegmentation().learn(table, roles, None)
+        assert (len(space.labels), space.numbers_left_out) == (count + 1, (255,))
+
     def test_the_same_thing_written_in_two_ways_is_refused(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 1, 0))
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 2, first=4, numbers=(0, 255, 0))
