@@ -243,6 +243,23 @@ class TestRefusals:
             task.encode(Row(0, {**ROWS[0], **changes}, "x:7"), train=True)
         assert caught.value.where == "x:7"
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"context": ""}, "no text in column 'context'"),
+            ({"question": " "}, "no text in column 'question'"),
+        ],
+    )
+    def test_a_test_row_that_does_not_fit_is_refused_before_training(
+        self, model: Path, changes: dict[str, Any], said: str
+    ) -> None:
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        with pytest.raises(DataError, match=said) as caught:
+            prepare(Recipe.build({"model": str(model)}), ROWS, test=[ROWS[0], {**ROWS[1], **changes}])
+        assert caught.value.where == "test:2"
+
     def test_training_answers_that_do_not_stand_in_the_text_are_all_named_before_training(self, model: Path) -> None:
         rows = [{**row, "answers": ["nowhere"]} if i in (3, 5) else row for i, row in enumerate(ROWS)]
         with pytest.raises(DataError, match="2 of 96 training answers do not stand in the text") as caught:

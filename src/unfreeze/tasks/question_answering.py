@@ -225,6 +225,13 @@ class QuestionAnswering(Task):
     def restore_targets(self, stored: Any) -> QuestionSpace:
         return QuestionSpace(bool(stored["has_unanswerable"]), float(stored["threshold"]))
 
+    def check_labels(self, table: Table, split: str) -> None:
+        """Refuse rows that could not be asked, before training: test rows are encoded once it has ended."""
+        for row in table:
+            for column in self.roles.text:
+                _text_in(row, column)
+            _answers_in(row, str(self.roles.label))
+
     def label_names(self, table: Table) -> list[Any]:
         return ["answered" if _answers_in(row, str(self.roles.label)) else "no answer" for row in table]
 
