@@ -12,6 +12,7 @@ import torch
 from transformers import Wav2Vec2Config
 
 import unfreeze
+from unfreeze.data.sounds import decode
 from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.preparation import prepare
 from unfreeze.randomness import generator
@@ -118,6 +119,17 @@ def test_every_recording_is_brought_to_one_length(calls: Path, models: dict[str,
     assert any(e.is_cut for e in named.train_examples)
     features = prepared(calls, models["whisper"])
     assert features.task.collate(features.train_examples[:2]).inputs["input_features"].shape == (2, 16, 100)
+
+
+def test_samples_in_a_row_to_predict_are_heard_rather_than_the_file_they_came_from(
+    calls: Path, models: dict[str, Path]
+) -> None:
+    task = prepared(calls, models["wav2vec2"]).task
+    tone = (0.5 * np.sin(np.arange(4000) / 10)).astype(np.float32)
+    given = {"array": tone, "sampling_rate": 16000, "path": str(calls / "low" / "0.wav")}
+    [row] = unfreeze.Predictor(task, torch.nn.Linear(1, 1)).rows([{task.column: given}])
+    [example] = task.encode(row, train=False)
+    assert np.array_equal(decode(example.origin.file.read(), "x", 16000), tone)
 
 
 def test_variation_is_drawn_by_the_generator_alone(calls: Path, models: dict[str, Path]) -> None:

@@ -229,7 +229,8 @@ class TestViews:
 def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
     run = trained(shop, models["vit"], tmp_path, "train.epochs=2")
     file = shop / "red" / "0.png"
-    said_of = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
+    rows = [{"image": given} for given in (str(file), file, file.read_bytes(), Image.open(file))]
+    said_of = run.predict([str(file), file, file.read_bytes(), Image.open(file), *rows])
     assert len({(a.label, round(a.probability or 0, 5)) for a in said_of}) == 1
     with pytest.raises(DataError, match=r"no file '.*none\.png'"):
         run.predict([str(shop / "none.png")])
