@@ -12,14 +12,16 @@ import torch
 from transformers import Wav2Vec2Config
 
 import unfreeze
-from unfreeze.data.sounds import decode
+from unfreeze.data.sounds import decode, encoded
 from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.preparation import prepare
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks import _audio
+from unfreeze.tasks._files import FileSource
 from unfreeze.tasks.audio_classification import AudioClassification
 from unfreeze.testing import AudioArchitecture, check_task, tiny_audio_model, tiny_model
+from unfreeze.types import Example
 
 PITCHES = {"high": 2000, "low": 150}
 PER_CLASS = 24
@@ -144,6 +146,20 @@ def test_variation_is_drawn_by_the_generator_alone(calls: Path, models: dict[str
     varied = found.task.collate([found.task.augment(example, generator(0, "a", 3))]).inputs["input_features"]
     assert not torch.equal(plain, varied)
     assert plain.shape == varied.shape
+
+
+def noise(seconds: float, **varied: Any) -> Example:
+    """An example of a recording of so many seconds at 16 kHz, no sample of which is zero."""
+    samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16000)).astype(np.float32)
+    file = FileSource(None, encoded(samples, 16000)["bytes"], b"", "x")
+    return Example({}, None, 0, 1, origin=_audio.Recording(file, seconds, **varied))
+
+
+def test_stretches_are_silenced_within_the_recording_whatever_it_is_brought_to() -> None:
+    heard = noise(1.0, time_masks=((0.4, 0.5),)).origin.samples(16000, 30.0)
+    assert len(heard) == 30 * 16000
+    assert np.flatnonzero(heard == 0)[:1600].tolist() == list(range(6400, 8000))
+    assert heard[8000:16000].all()
 
 
 def test_a_speaker_is_pointed_out_and_kept_on_one_side_where_named(calls: Path, models: dict[str, Path]) -> None:

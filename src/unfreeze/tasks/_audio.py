@@ -18,7 +18,8 @@ from unfreeze.types import Example, is_number
 
 # A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
 TOKENS_PER_SECOND = 50
-# SpecAugment's masks (Park et al. 2019, arXiv 1904.08779, section 2), as shares of the time and of the mel bands.
+# SpecAugment's masks (Park et al. 2019, arXiv 1904.08779, section 2), as shares of what is heard of a recording, not of
+# the silence behind it, and of the mel bands.
 TIME_MASKS, LONGEST_TIME_MASK = 2, 0.1
 BAND_MASKS, WIDEST_BAND_MASK = 2, 0.15
 LARGEST_GAIN_DB = 6.0
@@ -58,7 +59,7 @@ class Recording:
         if self.gain_db:
             whole *= 10 ** (self.gain_db / 20)
         for first, last in self.time_masks:
-            whole[int(first * wanted) : int(last * wanted)] = 0
+            whole[int(first * len(found)) : int(last * len(found))] = 0
         return whole
 
 
