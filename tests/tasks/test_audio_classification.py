@@ -162,6 +162,18 @@ def test_stretches_are_silenced_within_the_recording_whatever_it_is_brought_to()
     assert heard[8000:16000].all()
 
 
+def test_what_is_recorded_of_a_variant_depends_on_the_length_it_is_brought_to(
+    calls: Path, models: dict[str, Path]
+) -> None:
+    def content(seconds: float) -> bytes:
+        case = prepared(calls, models["wav2vec2"], **{"options.seconds": seconds, "options.views": 2})
+        shortest = min(case.train_examples, key=lambda e: (e.origin.seconds, e.row))
+        return bytes(case.task.view(shortest, 1).inputs["content"])
+
+    assert content(0.8) != content(0.9)
+    assert content(0.8) == content(0.8)
+
+
 NORMALISING = {
     "wav2vec2": lambda: transformers.Wav2Vec2FeatureExtractor(do_normalize=True),
     "w2v-bert": lambda: transformers.SeamlessM4TFeatureExtractor(padding_value=1),
