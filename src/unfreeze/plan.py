@@ -256,7 +256,7 @@ class _Decisions:
     def __init__(self, prepared: Prepared, machine: Machine) -> None:
         self.prepared, self.machine, self.recipe = prepared, machine, prepared.recipe
         self.choices: list[Choice] = []
-        self.warnings: list[str] = list(prepared.data_facts.warnings())
+        self.warnings = [*prepared.data_facts.warnings(), *prepared.task.warnings(prepared.train)]
         try:
             with torch.device("meta"):
                 model = prepared.task.skeleton(prepared.config)

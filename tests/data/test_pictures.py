@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unfreeze.data import masks
-from unfreeze.data.pictures import MOST_PIXELS, decode, encoded
+from unfreeze.data.pictures import MOST_PIXELS, decode, encoded, encoded_picture, largest_of_sixteen_bits
 from unfreeze.errors import DataError
 
 
@@ -25,6 +25,15 @@ def pixel(data: bytes, x: int = 0, y: int = 0) -> tuple[int, ...]:
     found = decode(data, "a.png").getpixel((x, y))
     assert isinstance(found, tuple)
     return found
+
+
+def tiff_of_twelve_bits(pixels: list[int]) -> bytes:
+    """A row of grey pixels, as X-ray machines pack them; Pillow itself writes sixteen bits."""
+    packed = "".join(f"{n:012b}" for n in pixels)
+    data = int(packed.ljust(-(-len(packed) // 16) * 16, "0"), 2).to_bytes(-(-len(packed) // 16) * 2, "big")
+    tags = [(256, len(pixels)), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + b"\0" * 4
 
 
 GRADIENT = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
@@ -47,6 +56,20 @@ class TestConversion:
         deep = Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16))
         assert [pixel(saved(deep), x)[0] for x in range(3)] == [0, 127, 255]
         assert [pixel(saved(deep, transparency=32768), x)[0] for x in range(3)] == [0, 255, 255]
+
+    def test_twelve_bits_of_a_tiff_are_scaled_from_where_they_end(self) -> None:
+        data = tiff_of_twelve_bits([0, 2048, 4095])
+        assert [pixel(data, x)[0] for x in range(3)] == [0, 127, 255]
+        as_object = encoded_picture(Image.open(io.BytesIO(data)))["bytes"]
+        assert as_object is not None
+        assert [pixel(as_object, x)[0] for x in range(3)] == [0, 127, 255]
+
+    def test_of_sixteen_bits_the_largest_number_is_known(self) -> None:
+        for kind in ("PNG", "TIFF"):
+            deep = Image.fromarray(np.array([[0, 700, 4095]], dtype=np.uint16))
+            assert largest_of_sixteen_bits(saved(deep, kind), "a") == 4095
+        for other in (saved(GRADIENT), saved(Image.new("RGB", (2, 2), 9)), tiff_of_twelve_bits([0, 4095])):
+            assert largest_of_sixteen_bits(other, "a") is None
 
     def test_one_bit_grey_and_cmyk_become_rgb(self) -> None:
         assert pixel(saved(Image.new("1", (2, 2), 1))) == (255, 255, 255)

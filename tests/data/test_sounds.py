@@ -60,10 +60,16 @@ class TestConversion:
             with pytest.raises(DataError, match="cannot be read"):
                 check(whole[: int(share * len(whole))], "a")
 
-    def test_samples_far_beyond_the_loudest_are_refused(self) -> None:
-        check(saved(32767 * TONE, subtype="FLOAT"), "a")
-        with pytest.raises(DataError, match="as large as"):
-            check(saved(2e30 * TONE, subtype="FLOAT"), "a")
+    @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+    def test_whole_numbers_written_as_fractions_are_refused(self, subtype: str) -> None:
+        check(saved(3 * TONE, subtype=subtype), "a")
+        for factor, said in ((32767, "as large as 1.64e[+]04"), (2e30, "as large as 1e[+]30")):
+            data = saved(factor * TONE, subtype=subtype)
+            for read_all in (check, lambda data, place: decode(data, place, RATE)):
+                with pytest.raises(DataError, match=said) as caught:
+                    read_all(data, "a")
+                assert "divide the samples by 32768" in str(caught.value.remedy)
+        check(saved((32767 * TONE).astype(np.int16)), "a")
 
     @pytest.mark.parametrize("rate", [4000, 16000, 44100])
     def test_other_rates_keep_the_pitch(self, rate: int) -> None:

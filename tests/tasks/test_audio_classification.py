@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,16 +10,20 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from transformers import Wav2Vec2Config
 
 import unfreeze
+from unfreeze.data.sounds import decode, encoded
 from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.preparation import prepare
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks import _audio
+from unfreeze.tasks._files import FileSource
 from unfreeze.tasks.audio_classification import AudioClassification
 from unfreeze.testing import AudioArchitecture, check_task, tiny_audio_model, tiny_model
+from unfreeze.types import Example
 
 PITCHES = {"high": 2000, "low": 150}
 PER_CLASS = 24
@@ -54,8 +59,6 @@ def test_the_contract_is_kept(models: dict[str, Path], name: str) -> None:
 
 
 def test_what_an_extractor_cuts_by_itself_is_a_limit() -> None:
-    import transformers
-
     assert _audio.most_seconds(transformers.WhisperFeatureExtractor(chunk_length=30)) == 30
     assert _audio.most_seconds(transformers.ASTFeatureExtractor(max_length=1024, num_mel_bins=16)) == pytest.approx(
         10.24
@@ -120,6 +123,17 @@ def test_every_recording_is_brought_to_one_length(calls: Path, models: dict[str,
     assert features.task.collate(features.train_examples[:2]).inputs["input_features"].shape == (2, 16, 100)
 
 
+def test_samples_in_a_row_to_predict_are_heard_rather_than_the_file_they_came_from(
+    calls: Path, models: dict[str, Path]
+) -> None:
+    task = prepared(calls, models["wav2vec2"]).task
+    tone = (0.5 * np.sin(np.arange(4000) / 10)).astype(np.float32)
+    given = {"array": tone, "sampling_rate": 16000, "path": str(calls / "low" / "0.wav")}
+    [row] = unfreeze.Predictor(task, torch.nn.Linear(1, 1)).rows([{task.column: given}])
+    [example] = task.encode(row, train=False)
+    assert np.array_equal(decode(example.origin.file.read(), "x", 16000), tone)
+
+
 def test_variation_is_drawn_by_the_generator_alone(calls: Path, models: dict[str, Path]) -> None:
     found = prepared(calls, models["whisper"], **{"options.seconds": 0.5})
     example = max(found.train_examples, key=lambda e: e.origin.seconds)
@@ -132,6 +146,98 @@ def test_variation_is_drawn_by_the_generator_alone(calls: Path, models: dict[str
     varied = found.task.collate([found.task.augment(example, generator(0, "a", 3))]).inputs["input_features"]
     assert not torch.equal(plain, varied)
     assert plain.shape == varied.shape
+
+
+def noise(seconds: float, **varied: Any) -> Example:
+    """An example of a recording of so many seconds at 16 kHz, no sample of which is zero."""
+    samples = np.random.default_rng(0).normal(0, 0.1, round(seconds * 16000)).astype(np.float32)
+    file = FileSource(None, encoded(samples, 16000)["bytes"], b"", "x")
+    return Example({}, None, 0, 1, origin=_audio.Recording(file, seconds, **varied))
+
+
+def test_stretches_are_silenced_within_the_recording_whatever_it_is_brought_to() -> None:
+    heard = noise(1.0, time_masks=((0.4, 0.5),)).origin.samples(16000, 30.0, 30.0)
+    assert len(heard) == 30 * 16000
+    assert np.flatnonzero(heard == 0)[:1600].tolist() == list(range(6400, 8000))
+    assert heard[8000:16000].all()
+
+
+def test_what_is_recorded_of_a_variant_depends_on_the_length_it_is_brought_to(
+    calls: Path, models: dict[str, Path]
+) -> None:
+    def content(seconds: float) -> bytes:
+        case = prepared(calls, models["wav2vec2"], **{"options.seconds": seconds, "options.views": 2})
+        shortest = min(case.train_examples, key=lambda e: (e.origin.seconds, e.row))
+        return bytes(case.task.view(shortest, 1).inputs["content"])
+
+    assert content(0.8) != content(0.9)
+    assert content(0.8) == content(0.8)
+
+
+NORMALISING = {
+    "wav2vec2": lambda: transformers.Wav2Vec2FeatureExtractor(do_normalize=True),
+    "w2v-bert": lambda: transformers.SeamlessM4TFeatureExtractor(padding_value=1),
+    "parakeet": lambda: transformers.ParakeetFeatureExtractor(),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+def test_recordings_are_normalised_over_what_is_heard_of_them(name: str) -> None:
+    extractor, short, long = NORMALISING[name](), noise(0.4), noise(3.0)
+    assert not _audio.hears_loudness(extractor)
+    [inputs] = _audio.model_inputs([short, long], extractor, 2.0).values()
+    for i, (example, seconds) in enumerate(((short, 0.4), (long, 2.0))):
+        heard = decode(example.origin.file.read(), "x", 16000, seconds=seconds)
+        made = extractor([heard], sampling_rate=16000, return_tensors="pt")
+        alone = next(made[key][0] for key in ("input_values", "input_features") if key in made)
+        assert torch.allclose(inputs[i, : len(alone)], alone, atol=1e-6), "as the model was pretrained on it"
+        assert not inputs[i, len(alone) :].any()
+        [again] = _audio.model_inputs([example], extractor, 2.0).values()
+        assert torch.equal(again[0], inputs[i]), "whatever else is in the batch"
+    [unread] = _audio.model_inputs([replace(short, origin=None)] * 2, extractor, 2.0).values()
+    assert unread.shape == inputs.shape
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+def test_stretches_that_are_silenced_change_nothing_of_the_others(name: str) -> None:
+    plain, masked = (
+        next(iter(_audio.model_inputs([noise(1.0, time_masks=masks)], NORMALISING[name](), 1.0).values()))[0]
+        for masks in ((), ((0.4, 0.5),))
+    )
+    silenced = slice(int(0.4 * len(plain)), int(0.5 * len(plain)))
+    assert plain[silenced].any()
+    assert not masked[silenced].any()
+    masked[silenced] = plain[silenced]
+    assert torch.equal(masked, plain)
+
+
+@pytest.mark.parametrize("name", NORMALISING)
+@pytest.mark.parametrize("samples", [1, 300, 800])
+def test_recordings_too_short_for_a_spread_are_followed_by_silence(name: str, samples: int) -> None:
+    [inputs] = _audio.model_inputs([noise(samples / 16000)], NORMALISING[name](), 1.0).values()
+    assert torch.isfinite(inputs).all()
+    assert inputs.any()
+
+
+@pytest.mark.parametrize(
+    ("extractor", "by_band"),
+    [
+        (lambda: transformers.SeamlessM4TFeatureExtractor(), lambda found: found.unflatten(1, (2, 80)).flatten(0, 1).T),
+        (lambda: transformers.ASTFeatureExtractor(max_length=64, num_mel_bins=80), lambda found: found.T),
+        (lambda: transformers.WhisperFeatureExtractor(feature_size=128, chunk_length=1), lambda found: found),
+    ],
+    ids=["w2v-bert", "ast", "whisper"],
+)
+def test_bands_are_masked_and_not_times_where_there_are_fewer_of_these(extractor: Any, by_band: Any) -> None:
+    made = extractor()
+    plain, masked = (
+        by_band(next(iter(_audio.model_inputs([noise(0.6, band_masks=masks)], made, 0.6).values()))[0])
+        for masks in ((), ((0.25, 0.5),))
+    )
+    assert plain.shape[0] > plain.shape[1]
+    wanted = list(range(len(plain) // 4, len(plain) // 2))
+    assert (plain != masked).all(1).nonzero().flatten().tolist() == wanted, "at all times"
+    assert (plain != masked).any(1).nonzero().flatten().tolist() == wanted, "and no others"
 
 
 def test_a_speaker_is_pointed_out_and_kept_on_one_side_where_named(calls: Path, models: dict[str, Path]) -> None:

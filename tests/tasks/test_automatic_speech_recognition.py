@@ -19,6 +19,7 @@ from unfreeze.errors import DataError, ModelError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
 from unfreeze.preparation import prepare
 from unfreeze.recipe import Recipe
+from unfreeze.tasks import _ctc
 from unfreeze.tasks._ctc import Letters, frames_of, new_alphabet
 from unfreeze.tasks.automatic_speech_recognition import AutomaticSpeechRecognition
 from unfreeze.testing import check_task, tiny_audio_model, tiny_image_model
@@ -86,6 +87,17 @@ def test_the_loss_is_that_of_transformers(prepared: Any) -> None:
     assert network.config.ctc_loss_reduction == "sum"
     assert float(term.sum) == pytest.approx(float(wanted), rel=1e-5)
     assert batch.weights["letters"] == sum(map(len, letters))
+
+
+def test_where_torch_has_no_such_loss_the_cpu_computes_it(prepared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _ctc.device_of_loss(torch.device("mps")) == torch.device("cpu")
+    assert _ctc.device_of_loss(torch.device("cuda:1")) == torch.device("cuda:1")
+    asked = []
+    monkeypatch.setattr(_ctc, "device_of_loss", lambda device: asked.append(device) or torch.device("cpu"))
+    network, batch = built(prepared), prepared.task.collate(prepared.train_examples[:2])
+    prepared.task.loss(network, batch).terms["loss"].sum.backward()
+    assert asked == [torch.device("cpu")], "it is asked of the logits"
+    assert network.lm_head.weight.grad is not None
 
 
 def test_trained_it_hears_what_was_said(spoken: Path, model: Path, tmp_path: Path) -> None:

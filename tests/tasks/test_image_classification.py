@@ -229,7 +229,8 @@ class TestViews:
 def test_answers_for_files_bytes_and_pictures(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:
     run = trained(shop, models["vit"], tmp_path, "train.epochs=2")
     file = shop / "red" / "0.png"
-    said_of = run.predict([str(file), file, file.read_bytes(), Image.open(file), {"image": str(file)}])
+    rows = [{"image": given} for given in (str(file), file, file.read_bytes(), Image.open(file))]
+    said_of = run.predict([str(file), file, file.read_bytes(), Image.open(file), *rows])
     assert len({(a.label, round(a.probability or 0, 5)) for a in said_of}) == 1
     with pytest.raises(DataError, match=r"no file '.*none\.png'"):
         run.predict([str(shop / "none.png")])
@@ -515,6 +516,22 @@ def test_equal_pictures_are_counted_and_stay_together(shop: Path, models: dict[s
     plan = unfreeze.plan(root, model=str(models["vit"]))
     assert any("pictures that were there before" in warning for warning in plan.warnings)
     assert not any("too:" in warning for warning in plan.warnings), "none lies on both sides of the split"
+
+
+@pytest.mark.parametrize(("largest", "told"), [(4095, "multiply their pixels by 16"), (5000, None), (None, None)])
+def test_pictures_of_twelve_bits_in_files_of_sixteen_are_warned_of(
+    models: dict[str, Path], largest: int | None, told: str | None, tmp_path: Path
+) -> None:
+    for label in ("ill", "well"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(4):
+            # None: eight bits, as usual.
+            pixels = np.full((40, 40), largest or 90, dtype=np.uint8 if largest is None else np.uint16)
+            pixels[i:20] = 7
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{i}.png")
+    plan = unfreeze.plan(tmp_path / "data", model=str(models["vit"]), settings=["data.validation=0"])
+    found = [warning for warning in plan.warnings if "nearly black" in warning]
+    assert [told in warning for warning in found] == [True] * (told is not None)
 
 
 def test_bytes_in_a_table(shop: Path, models: dict[str, Path], tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForSemanticSegmentation,
+    BeitConfig,
     MobileNetV2Config,
     MobileNetV2ForImageClassification,
+    MobileViTConfig,
+    MobileViTV2Config,
     SegformerConfig,
     pipeline,
 )
@@ -183,6 +186,24 @@ def test_small_pictures_are_enlarged_and_large_ones_brought_to_512(
     recipe = Recipe.build({"model": str(models["mobilenet"]), "data": {"validation": 0}})
     prepared = prepare(recipe, str(tmp_path))
     assert (prepared.task.targets.height, prepared.task.targets.width) == wanted
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (MobileViTConfig(image_size=96), (128, 160)),
+        (MobileViTV2Config(image_size=96), (128, 160)),
+        (BeitConfig(image_size=96), (96, 96)),
+    ],
+    ids=lambda value: getattr(value, "model_type", None),
+)
+def test_pictures_are_squashed_only_for_models_with_a_table_of_places(
+    config: Any, wanted: tuple[int, int], street: Path, models: dict[str, Path]
+) -> None:
+    recipe = Recipe.build({"data.source": str(street), "model": str(models["mobilenet"])})
+    found = prepare(recipe)
+    found.task.longest_input(None, found.train, config)
+    assert (found.task.targets.height, found.task.targets.width) == wanted
 
 
 def test_how_finely_a_model_draws_is_asked_or_its_own() -> None:
@@ -365,6 +386,11 @@ class TestMasks:
         with pytest.raises(DataError, match="the mask cannot be read"):
             masks.decode(data, "a.png")
 
+    def test_what_is_no_picture_is_named_as_it_is_of_pictures(self) -> None:
+        with pytest.raises(DataError, match="the mask cannot be read: it holds a web page") as caught:
+            masks.decode(b"<!DOCTYPE html><html></html>", "masks/7.png")
+        assert (caught.value.code, caught.value.where) == ("DATA-MASK", "masks/7.png")
+
     def test_only_0_and_255_are_ground_and_thing(self, models: dict[str, Path], tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 255, 0))
         task = ImageSegmentation()
@@ -384,6 +410,37 @@ class TestMasks:
             ImageSegmentation(ignore=[3]).learn(table, roles, None)
         with pytest.raises(RecipeError, match="no class 'car'"):
             ImageSegmentation(ignore=["car"]).learn(table, roles, None)
+
+    @pytest.mark.parametrize("way", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
+    @pytest.mark.parametrize("names", [None, ["ground", "crack"]])
+    def test_masks_of_0_and_255_with_blurred_edges_are_refused(
+        self, way: Image.Resampling, names: list[str] | None, tmp_path: Path
+    ) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 255, 0))
+        for i in (1, 3):
+            file = tmp_path / "data" / "masks" / f"{i:03}.png"
+            small = Image.open(file).resize((53, 43), way)
+            small.resize((SIDE + 16, SIDE), Image.Resampling.NEAREST).save(file)
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        with pytest.raises(DataError, match="the edges of 2 masks are blurred: beside 0 and 255") as caught:
+            ImageSegmentation().learn(table, roles, names)
+        assert (caught.value.code, caught.value.where) == ("DATA-MASK", "masks/001.png")
+        if names is None:
+            assert len(ImageSegmentation(ignore=[255]).learn(table, roles, None).labels) > 2, "it is known to be none"
+
+    @pytest.mark.parametrize("count", [1, 20, 150, 182])
+    def test_numbers_of_rare_classes_are_no_blurred_edges(self, count: int, tmp_path: Path) -> None:
+        """Ground, small things, and thin borders that are no class: as in VOC, ADE20K and COCO."""
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 0, 255))
+        for file in (tmp_path / "data" / "masks").iterdir():
+            numbers = np.array(Image.open(file))
+            numbers[10, :60], numbers[20, :60], numbers[30, :62] = np.split(1 + np.arange(182) % count, (60, 120))
+            Image.fromarray(numbers).save(file)
+        table = read(str(tmp_path / "data")).train
+        roles = ImageSegmentation().find_roles(table, None, needs_label=True)
+        space = ImageSegmentation().learn(table, roles, None)
+        assert (len(space.labels), space.numbers_left_out) == (count + 1, (255,))
 
     def test_the_same_thing_written_in_two_ways_is_refused(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 4, numbers=(0, 1, 0))

@@ -135,6 +135,37 @@ class TestSpans:
         assert found.score == 10.0
         assert found.none_score == 100.0
 
+    @pytest.mark.parametrize(
+        ("options", "longest", "told"),
+        [
+            ({}, 40, "tokens of an answer, at most"),
+            ({"longest_answer": 2}, 2, "at most; 1.0% of the training answers are longer and can never be given"),
+        ],
+    )
+    def test_answers_may_be_as_long_as_the_training_answers_are(
+        self, model: Path, options: dict[str, int], longest: int, told: str
+    ) -> None:
+        whole = " ".join(["rain falls and Ada sleeps"] * 8)
+        rows = [*ROWS, {"question": "Who is it?", "context": f"Grace lives. {whole}", "answers": [whole]}]
+        task, table = bound(model, rows, **options), read(rows).train
+        task.longest_input(64, table, None)
+        value, why = {key: found for key, *found in task.planned()}["options.longest_answer"]
+        assert value == longest
+        assert why.endswith(told)
+        [example] = task.encode(table.row(len(ROWS)), train=True)
+        logits = torch.zeros(1, example.length, 2)
+        first, last = example.target.span
+        logits[0, first, 0], logits[0, last, 1] = 9.0, 9.0
+        [found] = task.answers(logits, task.collate([example]))
+        assert (found.text == whole) is (longest == 40)
+        assert task.restore_targets(task.targets.to_json()) == task.targets
+
+    def test_short_training_answers_leave_room_for_the_usual_ones(self, model: Path) -> None:
+        task = bound(model, ROWS)
+        task.longest_input(64, read(ROWS).train, None)
+        assert task.targets.longest_answer == 30
+        assert task.targets.share_longer == 0
+
     def test_a_long_question_leaves_room_for_the_text(self, model: Path) -> None:
         task = bound(model, ROWS, max_length=24)
         examples = task.encode(Row(0, {**ROWS[0], "question": "Who is it? " * 30}, "x:1"), train=True)
@@ -243,6 +274,23 @@ class TestRefusals:
             task.encode(Row(0, {**ROWS[0], **changes}, "x:7"), train=True)
         assert caught.value.where == "x:7"
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"context": ""}, "no text in column 'context'"),
+            ({"question": " "}, "no text in column 'question'"),
+        ],
+    )
+    def test_a_test_row_that_does_not_fit_is_refused_before_training(
+        self, model: Path, changes: dict[str, Any], said: str
+    ) -> None:
+        from unfreeze.preparation import prepare
+        from unfreeze.recipe import Recipe
+
+        with pytest.raises(DataError, match=said) as caught:
+            prepare(Recipe.build({"model": str(model)}), ROWS, test=[ROWS[0], {**ROWS[1], **changes}])
+        assert caught.value.where == "test:2"
+
     def test_training_answers_that_do_not_stand_in_the_text_are_all_named_before_training(self, model: Path) -> None:
         rows = [{**row, "answers": ["nowhere"]} if i in (3, 5) else row for i, row in enumerate(ROWS)]
         with pytest.raises(DataError, match="2 of 96 training answers do not stand in the text") as caught:
@@ -329,4 +377,6 @@ class TestFiles:
 def test_targets_are_stored_and_read_back() -> None:
     space = QuestionSpace(True, 1.5)
     assert QuestionAnswering().restore_targets(space.to_json()) == space
+    older = {"has_unanswerable": True, "threshold": 1.5}
+    assert QuestionAnswering().restore_targets(older) == space
     assert _Found("", 0, 0, 0.0, 0.0, 0.0).text == ""

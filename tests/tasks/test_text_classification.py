@@ -175,6 +175,13 @@ def test_texts_that_are_too_long_are_cut_and_say_so(model: Path) -> None:
     assert (example.length, example.is_cut) == (6, True)
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")], ids=["none", "as pandas writes it"])
+def test_a_text_that_is_missing_is_not_answered(model: Path, nothing: Any) -> None:
+    with pytest.raises(DataError, match="no text in column 'text'") as caught:
+        api.Predictor(bound(model), torch.nn.Linear(1, 1)).predict([{"text": nothing, "label": "x"}])
+    assert caught.value.where == "input 1"
+
+
 def test_a_row_without_text_says_where_it_is(model: Path) -> None:
     with pytest.raises(DataError, match="input 2"):
         list(api.Predictor(bound(model), torch.nn.Linear(1, 1)).predict(["fine", {"other": "x"}]))

@@ -15,6 +15,8 @@ import unfreeze
 from unfreeze.data.sources import read
 from unfreeze.errors import DataError, ModelError, TaskError, UnfreezeError
 from unfreeze.evaluation import evaluate_rows
+from unfreeze.preparation import prepare
+from unfreeze.recipe import Recipe
 from unfreeze.tasks._generation import WritingTask, WrittenSpace
 from unfreeze.tasks.base import Task
 from unfreeze.tasks.summarization import Summarization, first_sentences
@@ -223,6 +225,12 @@ class TestTrueTexts:
         rows = [{"input": row["input"], "target": i} for i, row in enumerate(ROWS)]
         with pytest.raises(DataError, match="neither a text nor a list of texts"):
             unfreeze.train(rows, task="text2text-generation", model=str(models["t5"]), output=tmp_path / "run")
+
+    def test_numbers_in_test_rows_are_refused_before_training(self, models: dict[WritingArchitecture, Path]) -> None:
+        recipe = Recipe.build({"model": str(models["t5"]), "task": "text2text-generation"})
+        with pytest.raises(DataError, match="neither a text nor a list of texts") as caught:
+            prepare(recipe, ROWS, test=[{"input": "Ada lives in Rome.", "target": 5}])
+        assert caught.value.where == "test:1"
 
     def test_long_ones_are_cut_counted_and_do_not_teach_to_stop(self, models: dict[WritingArchitecture, Path]) -> None:
         task = bound(models["t5"], ROWS[:4], most_written=2)

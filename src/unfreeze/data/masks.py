@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +24,7 @@ import pyarrow as pa
 from PIL import Image
 
 from unfreeze.data import media
-from unfreeze.data.pictures import FORMATS, MOST_PIXELS, upright
+from unfreeze.data.pictures import opened, upright
 from unfreeze.data.table import Places, Table
 from unfreeze.errors import DataError
 from unfreeze.types import Files
@@ -115,34 +114,21 @@ def decode(data: bytes, place: str) -> np.ndarray:
     Raises:
         DataError: E-DATA-MASK.
     """
-    if not data:
-        raise _refused("the file is empty", place)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a file is judged below
-            opened = Image.open(io.BytesIO(data), formats=FORMATS)
-            kind = opened.format
-            if kind not in MASK_FORMATS:
-                raise _refused(f"{kind} does not keep numbers as they are", place)
-            width, height = opened.size
-            if width * height > MOST_PIXELS:
-                raise _refused(f"{width:,} x {height:,} pixels are more than the {MOST_PIXELS:,} that are read", place)
-            opened.load()
-            # As the picture it belongs to is turned.
-            turned = upright(opened)
-            if turned.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
-                holds = "it holds fractions" if turned.mode == "F" else "it is in colours"
-                raise _refused(f"{holds}, and a pixel should be the number of its class", place)
-            numbers = np.asarray(turned)
-            depth = data[24] if kind == "PNG" else 8
-            if turned.mode == "L" and depth in (2, 4):
-                # Trap: of so few bits Pillow makes shades from 0 to 255, which are no longer the numbers in the file.
-                numbers = numbers // (255 // (2**depth - 1))
-    except (DataError, MemoryError):
-        raise  # too little memory says nothing about the file
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _refused("its format is none of those read" if "identify" in reason else reason, place) from None
+    with opened(data, place, _refused) as picture:
+        kind = picture.format
+        if kind not in MASK_FORMATS:
+            raise _refused(f"{kind} does not keep numbers as they are", place)
+        picture.load()
+        # As the picture it belongs to is turned.
+        turned = upright(picture)
+        if turned.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
+            holds = "it holds fractions" if turned.mode == "F" else "it is in colours"
+            raise _refused(f"{holds}, and a pixel should be the number of its class", place)
+        numbers = np.asarray(turned)
+        depth = data[24] if kind == "PNG" else 8
+        if turned.mode == "L" and depth in (2, 4):
+            # Trap: of so few bits Pillow makes shades from 0 to 255, which are no longer the numbers in the file.
+            numbers = numbers // (255 // (2**depth - 1))
     if numbers.dtype == bool:
         return numbers.astype(np.uint8)
     if numbers.min(initial=0) < 0 or numbers.max(initial=0) > NOT_A_CLASS:

@@ -4,7 +4,8 @@
 - Several channels become their mean; where they cancel each other out (less than a hundredth of the power of the
   loudest is left), the loudest channel alone is taken.
 - Samples are floating-point numbers in -1 to 1, brought to the model's rate by a band-limited filter (soxr).
-- Files without samples, with values that are no numbers, and files that end before their header says are refused.
+- Files without samples, with values that are no numbers, with whole numbers as floating-point ones, and files that end
+  before their header says are refused.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ FORMATS = frozenset(("WAV", "WAVEX", "FLAC", "OGG", "MP3", "RF64", "W64"))
 _BLOCK_SECONDS = 30
 # What an encoder puts before and behind, in samples: a header may count it or not.
 _MP3_SLACK = 2 * 1152
-# Samples of floating point lie between -1 and 1; some programs write whole numbers, up to 2^31, as such.
-_LARGEST_SAMPLE = 2.0**32
+# Samples of floating point lie between -1 and 1, and somewhat beyond where several were mixed. Far beyond they are
+# whole numbers that a program turned into floating-point ones without dividing them.
+_LARGEST_SAMPLE = 100.0
 # Power of the mean, relative to the loudest channel's, below which the channels are taken to cancel.
 _CANCELLED = 0.01
 
@@ -149,7 +151,9 @@ def _check_finite(values: np.ndarray, place: str) -> None:
         raise _refused("it has samples that are no numbers", place)
     largest = float(np.abs(values).max(initial=0.0))
     if largest > _LARGEST_SAMPLE:
-        raise _refused(f"it has samples as large as {largest:.1g}, where the loudest are 1", place)
+        what = f"it has samples as large as {largest:.3g}, where those of floating point lie between -1 and 1"
+        remedy = "divide the samples by 32768 if they were of 16 bits, or write them as whole numbers"
+        raise _refused(what, place, remedy)
 
 
 def _reason(error: Exception) -> str:
@@ -164,10 +168,8 @@ def _looks_like(data: bytes) -> str:
     return "it is M4A or AAC" if data[4:8] == b"ftyp" or data[:2] in (b"\xff\xf1", b"\xff\xf9") else ""
 
 
-def _refused(what: str, place: str) -> DataError:
-    return DataError(
-        "DATA-SOUND",
-        f"the recording cannot be read: {what}",
-        where=place,
-        remedy="correct or remove the file, or write it as WAV or FLAC (ffmpeg -i FILE FILE.flac)",
-    )
+_REMEDY = "correct or remove the file, or write it as WAV or FLAC (ffmpeg -i FILE FILE.flac)"
+
+
+def _refused(what: str, place: str, remedy: str = _REMEDY) -> DataError:
+    return DataError("DATA-SOUND", f"the recording cannot be read: {what}", where=place, remedy=remedy)

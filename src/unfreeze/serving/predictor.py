@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unfreeze import durable, tasks
+from unfreeze.data.objects import _plain as plain
 from unfreeze.errors import DataError, ModelError
 from unfreeze.evaluation import predict_rows
 from unfreeze.models.loading import load_config, quiet, resolve
@@ -90,7 +91,10 @@ class Predictor:
             raise DataError("DATA-ROW", f"inputs are texts in a list, not {type(inputs).__name__}", where="inputs")
         for index, item in enumerate(inputs):
             place = f"input {index + 1}"
-            values = item if isinstance(item, Mapping) else self.task.row_values(item, place)
+            if isinstance(item, Mapping):  # as training reads a list of dicts
+                values = {str(key): plain(value) for key, value in item.items()}
+            else:
+                values = self.task.row_values(item, place)
             yield Row(index, values, place)
 
 

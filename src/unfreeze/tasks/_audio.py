@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,15 +13,20 @@ import numpy as np
 import torch
 
 from unfreeze.data.sounds import check, decode, facts_of
-from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads
+from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads, recorded_as
 from unfreeze.types import Example, is_number
 
 # A recording counts as one token for each hop of wav2vec 2.0, 20 ms: the unit that lengths and budgets are in.
 TOKENS_PER_SECOND = 50
-# SpecAugment's masks (Park et al. 2019, arXiv 1904.08779, section 2), as shares of the time and of the mel bands.
+# SpecAugment's masks (Park et al. 2019, arXiv 1904.08779, section 2), as shares of what is heard of a recording, not of
+# the silence behind it, and of the mel bands.
 TIME_MASKS, LONGEST_TIME_MASK = 2, 0.1
 BAND_MASKS, WIDEST_BAND_MASK = 2, 0.15
 LARGEST_GAIN_DB = 6.0
+# Of a recording that is normalised: in less there are too few frames to have a spread.
+FEWEST_SECONDS_NORMALISED = 0.1
+# Raised where what a model gets of a recording changes with the code here: what was recorded before is then left alone.
+_WAY = 2
 
 Mask = tuple[float, float]
 
@@ -45,21 +50,27 @@ class Recording:
     time_masks: tuple[Mask, ...] = ()
     band_masks: tuple[Mask, ...] = ()
 
-    def samples(self, rate: int, seconds: float) -> np.ndarray:
-        """So many seconds at a rate, (samples,) float32; what is shorter is followed by silence.
+    def samples(self, rate: int, seconds: float, least: float, *, is_masked: bool = True) -> np.ndarray:
+        """What is heard of it, varied, (samples,) float32.
+
+        Args:
+            rate: In Hz.
+            seconds: That are heard at most.
+            least: What is shorter is followed by silence, up to so many seconds.
+            is_masked: Whether stretches are silenced; if not, that is left to whoever calls.
 
         Raises:
             DataError: E-DATA-SOUND; E-DATA-CHANGED, E-DATA-MISSING.
         """
-        wanted = round(seconds * rate)
-        found = decode(self.file.read(), self.file.place, rate, start=self.start, seconds=seconds)[:wanted]
-        whole = np.zeros(wanted, dtype=np.float32)
-        whole[: len(found)] = found
+        found = decode(self.file.read(), self.file.place, rate, start=self.start, seconds=seconds)
+        found = found[: round(seconds * rate)]
+        heard = np.zeros(max(len(found), round(least * rate)), dtype=np.float32)
+        heard[: len(found)] = found
         if self.gain_db:
-            whole *= 10 ** (self.gain_db / 20)
-        for first, last in self.time_masks:
-            whole[int(first * wanted) : int(last * wanted)] = 0
-        return whole
+            heard *= 10 ** (self.gain_db / 20)
+        for first, last in self.time_masks if is_masked else ():
+            heard[int(first * len(found)) : int(last * len(found))] = 0
+        return heard
 
 
 def tokens_of(seconds: float) -> int:
@@ -68,6 +79,11 @@ def tokens_of(seconds: float) -> int:
 
 
 AST_SECONDS_PER_FRAME = 0.01  # of its filter banks (Gong et al. 2021, arXiv 2104.01778, section 2.1)
+
+
+def recorded_sound(file: FileSource, extractor: Any, seconds: float) -> np.ndarray:
+    """See `recorded_as`."""
+    return recorded_as(file, (extractor.to_json_string(), seconds, _WAY))
 
 
 def is_duration(value: Any) -> bool:
@@ -132,15 +148,44 @@ def model_inputs(examples: Sequence[Example], processor: Any, seconds: float) ->
     answers does not depend on the others in the batch (some, such as wav2vec2-base, would let padding through).
     """
     rate = int(processor.sampling_rate)
+    silence = _silence(processor, round(seconds * rate), rate)
     if all(example.origin is None for example in examples):
-        heard = _silence(processor, round(seconds * rate), rate)
-        return {name: tensor.expand(len(examples), *tensor.shape[1:]) for name, tensor in heard.items()}
-    samples = in_threads(lambda example: example.origin.samples(rate, seconds), examples)
-    made = processor(samples, sampling_rate=rate, return_tensors="pt")
-    inputs = {name: tensor for name, tensor in made.items() if name in ("input_values", "input_features")}
+        return {name: tensor.expand(len(examples), *tensor.shape[1:]) for name, tensor in silence.items()}
+    if normalises(processor):
+        inputs = _one_by_one([example.origin for example in examples], processor, seconds, silence)
+    else:
+        samples = in_threads(lambda example: example.origin.samples(rate, seconds, seconds), examples)
+        made = processor(samples, sampling_rate=rate, return_tensors="pt")
+        inputs = {name: made[name] for name in silence}
     for name, tensor in inputs.items():
         if tensor.ndim == 3 and any(example.origin.band_masks for example in examples):
-            inputs[name] = _without_bands(tensor, [example.origin.band_masks for example in examples])
+            inputs[name] = _without_bands(tensor, [example.origin.band_masks for example in examples], processor)
+    return inputs
+
+
+def _one_by_one(
+    recordings: Sequence[Recording], processor: Any, seconds: float, like: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Recordings that are normalised, each by itself: no silence counts, neither behind it nor in its masks.
+
+    Both are zeros in what comes out, which is its mean.
+
+    Args:
+        like: Inputs of the common length.
+    """
+    rate, least = int(processor.sampling_rate), min(FEWEST_SECONDS_NORMALISED, seconds)
+    samples = in_threads(lambda recording: recording.samples(rate, seconds, least, is_masked=False), recordings)
+    processor = copy.copy(processor)
+    processor.padding_value = 0.0  # w2v-BERT's is 1, which no model sees, since a mask goes with it
+    inputs = {name: tensor.new_zeros(len(samples), *tensor.shape[1:]) for name, tensor in like.items()}
+    for i, (recording, heard) in enumerate(zip(recordings, samples, strict=True)):
+        made = processor([heard], sampling_rate=rate, return_tensors="pt")
+        for name, whole in inputs.items():
+            found = made[name][0]  # (..., samples), or (time, bands)
+            by_time = found if hears_samples(processor) else found.T
+            for first, last in recording.time_masks:
+                by_time[..., int(first * by_time.shape[-1]) : int(last * by_time.shape[-1])] = 0
+            whole[i][tuple(slice(size) for size in found.shape)] = found
     return inputs
 
 
@@ -157,16 +202,27 @@ def _silence(processor: Any, samples: int, rate: int) -> dict[str, torch.Tensor]
     return heard
 
 
-def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]]) -> torch.Tensor:
-    """Mel bands set to the recording's mean; they are the shorter of the two axes, (batch, time, bands) or turned."""
-    bands = 2 if features.shape[2] < features.shape[1] else 1
-    count, masked = features.shape[bands], features.clone()
+def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]], extractor: Any) -> torch.Tensor:
+    """Mel bands set to the recording's mean; features are (batch, time, bands), Whisper's (batch, bands, time).
+
+    Trap: sizes do not tell the axes apart, a short recording has fewer frames than there are bands.
+    """
+    is_turned, count = hasattr(extractor, "chunk_length"), getattr(extractor, "num_mel_bins", extractor.feature_size)
+    masked = features.transpose(1, 2).clone() if is_turned else features.clone()
+    bands = masked.unflatten(2, (-1, count))  # w2v-BERT has two frames in one: (batch, time, frames, bands)
     for i, stretches in enumerate(masks):
         for first, last in stretches:
-            place = slice(int(first * count), int(last * count))
-            target = masked[i, :, place] if bands == 2 else masked[i, place, :]
-            target.fill_(float(features[i].mean()))
-    return masked
+            bands[i, ..., int(first * count) : int(last * count)] = features[i].mean()
+    return masked.transpose(1, 2) if is_turned else masked
+
+
+def normalises(extractor: Any) -> bool:
+    """Whether each recording is brought to mean 0 and spread 1, its samples or its bands.
+
+    Silence behind a recording must not count: of a short one no more would be left than a step to another level.
+    """
+    in_bands = type(extractor).__name__ in ("SeamlessM4TFeatureExtractor", "ParakeetFeatureExtractor")
+    return in_bands or (hears_samples(extractor) and bool(getattr(extractor, "do_normalize", False)))
 
 
 def hears_samples(extractor: Any) -> bool:
@@ -175,8 +231,8 @@ def hears_samples(extractor: Any) -> bool:
 
 
 def hears_loudness(extractor: Any) -> bool:
-    """Whether a louder recording is another one to the model: not where samples are divided by their spread."""
-    return not (hears_samples(extractor) and getattr(extractor, "do_normalize", False))
+    """Whether a louder recording is another one to the model: not where its mean and spread are taken away."""
+    return not normalises(extractor)
 
 
 def variation(extractor: Any) -> str:

@@ -123,13 +123,15 @@ class Letters(Hearing):
 
     def loss(self, logits: torch.Tensor, batch: Batch) -> LossTerm:
         """Negative log-probability of the transcripts, in nats; 0 for recordings that are heard in pieces."""
-        letters, counts = batch.targets.tensors["letters"], batch.targets.tensors["counts"]
-        chances = logits.float().log_softmax(-1).transpose(0, 1)
+        where = device_of_loss(logits.device)
+        letters, counts = (batch.targets.tensors[name].to(where) for name in ("letters", "counts"))
+        chances = logits.float().log_softmax(-1).transpose(0, 1).to(where)
         frames = torch.full((logits.shape[0],), logits.shape[1], dtype=torch.int64)
         blank = int(self.tokenizer.pad_token_id)
         losses = F.ctc_loss(chances, letters, frames, counts, blank=blank, reduction="none", zero_infinity=True)
         is_whole = torch.tensor([s.pieces == 1 for s in batch.targets.said], device=losses.device)
-        return LossTerm(torch.where(is_whole, losses, torch.zeros_like(losses)).sum(), per="letters")
+        total = torch.where(is_whole, losses, torch.zeros_like(losses)).sum()
+        return LossTerm(total.to(logits.device), per="letters")
 
     def answer(
         self, model: torch.nn.Module, batch: Batch, logits: torch.Tensor | None, space: SpeechSpace
@@ -148,6 +150,11 @@ class Letters(Hearing):
         is_letter = best.indices != int(self.tokenizer.pad_token_id)
         pairs = zip(best.values, is_letter, strict=True)
         return [float(values[there].mean()) if bool(there.any()) else None for values, there in pairs]
+
+
+def device_of_loss(device: torch.device) -> torch.device:
+    """Where the loss is computed: torch has none of this kind for Apple's GPUs."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def new_alphabet(letters: Sequence[str]) -> Any:

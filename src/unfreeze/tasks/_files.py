@@ -194,7 +194,8 @@ class ReadsFiles(Task):
             return example
         drawn = self.augment(example, generator(0, "view", number, example.row, example.part))
         # What is recorded depends on how the row was varied, too.
-        content = np.frombuffer(contents.content_digest(repr(drawn.origin).encode()), dtype=np.uint8)
+        both = bytes(drawn.inputs["content"]) + repr(drawn.origin).encode()
+        content = np.frombuffer(contents.content_digest(both), dtype=np.uint8)
         return replace(drawn, inputs={**drawn.inputs, "content": content})
 
     def without_content(self, example: Example) -> Example:

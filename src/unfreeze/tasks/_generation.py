@@ -145,6 +145,11 @@ class WritingTask(Task):
             _texts_in(row, str(roles.label))
         return WrittenSpace()
 
+    def check_labels(self, table: Table, split: str) -> None:
+        """Refuse rows without a text to write before training: test rows are encoded once it has ended."""
+        for row in table:
+            _texts_in(row, str(self.roles.label))
+
     def restore_targets(self, stored: Any) -> WrittenSpace:
         return WrittenSpace(int(stored["most_tokens"]), int(stored["start_token"]), float(stored["share_cut"]))
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from unfreeze.data.pictures import decode
+from unfreeze.data.pictures import decode, largest_of_sixteen_bits
 from unfreeze.errors import ModelError
-from unfreeze.tasks._files import FileSource, in_threads, recorded_as
+from unfreeze.tasks._files import FileSource, ReadsFiles, in_threads, recorded_as
 from unfreeze.types import Example, Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
 
 # A picture counts as so many tokens as patches of this side would be: the unit that budgets are in.
 PATCH_PIXELS = 16
@@ -26,6 +29,9 @@ MILDEST_CROP = 0.7
 ASPECTS = (3 / 4, 4 / 3)
 # Of the longer side to the shorter, of what goes into a processor that cuts to the middle.
 MOST_ASPECT = 8
+# Of a data set, where what its pictures are like is told from some of them.
+PICTURES_MEASURED = 200
+MOST_OF_TWELVE_BITS = 4095
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,25 @@ def tokens_of(processor: Any) -> int:
     """What a picture costs, in tokens."""
     height, width = size_of(processor)
     return max(1, height // PATCH_PIXELS) * max(1, width // PATCH_PIXELS)
+
+
+def some_of(train: Table) -> list[Row]:
+    """Rows to measure, evenly spread."""
+    return [train.row(int(i)) for i in np.linspace(0, len(train) - 1, min(len(train), PICTURES_MEASURED))]
+
+
+def too_dark(task: ReadsFiles, train: Table) -> list[str]:
+    """A sentence where pictures of twelve bits, as X-rays have, lie in files of sixteen; see `Task.warnings`."""
+    measured = in_threads(lambda row: largest_of_sixteen_bits(task.source_of(row).read(), row.place), some_of(train))
+    deep = [largest for largest in measured if largest]
+    if not deep or max(deep) > MOST_OF_TWELVE_BITS:
+        return []
+    bits = max(deep).bit_length()
+    return [
+        f"of {len(deep):,} pictures of 16 bits that were looked at none has a pixel above {max(deep):,} of 65,535: "
+        f"they look nearly black, as pictures of {bits} bits in such files do; multiply their pixels by "
+        f"{65_535 // (2**bits - 1)}, or save them with 8 bits"
+    ]
 
 
 def least_crop(rows: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unfreeze.errors import TaskError
 from unfreeze.tasks import _audio
-from unfreeze.tasks._files import FileClassification, recorded_as
+from unfreeze.tasks._files import FileClassification
 from unfreeze.types import Batch, Example, Row
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class AudioClassification(_audio.HearsFiles, FileClassification):
     def encode(self, row: Row, *, train: bool) -> list[Example]:
         file = self.source_of(row)
         seconds = self.length_of(file)
-        content = recorded_as(file, (self.processor.to_json_string(), self.used_seconds))
+        content = _audio.recorded_sound(file, self.processor, self.used_seconds)
         recording = _audio.Recording(file, seconds)
         is_cut = seconds > self.used_seconds + 1e-6
         target = self._target_of(row, train=train)

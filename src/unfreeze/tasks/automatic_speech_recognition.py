@@ -25,7 +25,7 @@ from unfreeze.errors import DataError, TaskError
 from unfreeze.metrics.speech import SpeechState, errors
 from unfreeze.tasks import _audio
 from unfreeze.tasks._ctc import Letters
-from unfreeze.tasks._files import FileSource, recorded_as
+from unfreeze.tasks._files import FileSource
 from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._speech import Hearing, Said, SpeechSpace, Targets
 from unfreeze.tasks._whisper import Dictation
@@ -213,7 +213,7 @@ class AutomaticSpeechRecognition(_audio.HearsFiles):
         seconds = self.length_of(file)
         pieces = self._pieces_of(file)
         said = self._said(row, pieces) if train else None
-        content = recorded_as(file, (self.processor.extractor.to_json_string(), self.used_seconds))
+        content = _audio.recorded_sound(file, self.processor.extractor, self.used_seconds)
         return [
             Example(
                 {"content": content, "piece": np.asarray([part], dtype=np.int32)},

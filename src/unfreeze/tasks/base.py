@@ -234,6 +234,10 @@ class Task(ABC):
         """What the plan shows of the task's own choices, once it is bound: recipe key, value, and why."""
         return []
 
+    def warnings(self, train: Table) -> list[str]:
+        """What a person should look at in the training rows, beside what the facts find; the task is bound."""
+        return []
+
     def is_unlabelled(self, value: Any) -> bool:
         """Whether a value of the label column is none."""
         return is_missing(value)

@@ -80,6 +80,9 @@ class ImageClassification(FileClassification):
         mirrored = " and mirrored" if self.mirror else ""
         return f"{rows:,} rows: pictures are cut at random to {_image.least_crop(rows):.0%} or more{mirrored}"
 
+    def warnings(self, train: Table) -> list[str]:
+        return _image.too_dark(self, train)
+
     def planned(self) -> list[tuple[str, Any, str]]:
         mixed = ("options.mix", self.mix, "each varied picture is mixed with another, and its class likewise")
         return [*super().planned(), *[mixed] * self.mixes]

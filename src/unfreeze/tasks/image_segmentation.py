@@ -40,7 +40,11 @@ USUAL_STRIDE = 16
 USUAL_DROPOUT = 0.1
 # Where configurations keep the dropout before the last layer: MobileNet, MobileViT, Segformer; DPT.
 _DROPOUTS = ("classifier_dropout_prob", "semantic_classifier_dropout")
-PICTURES_MEASURED = 200
+# Networks of patches that have no table of places: they take any size, as convolutions do.
+_WITHOUT_PLACES = ("mobilevit", "mobilevitv2")
+# What interpolated edges look like over all masks of 0 and 255: some shades, from a quarter of the way or less to three
+# quarters or more, in few pixels. No usual numbering of classes goes so far up.
+FEWEST_SHADES, LOW_SHADE, HIGH_SHADE, MOST_SHADED = 3, 64, 191, 0.1
 # Classes of these names are no classes, but what nobody has looked at.
 UNLABELLED_NAMES = frozenset(("unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"))
 _OVERLAY_PIXELS, _OVERLAY_SHARE = 240, 0.55
@@ -252,9 +256,11 @@ class ImageSegmentation(ReadsFiles):
 
         found = in_threads(lambda row: _pixels_by_number(row, column), train)
         self._refuse_two_ways_of_writing(np.stack(found) > 0, train, roles)
+        names = list(label_names or ())
+        if len(names) in (0, 2):
+            self._refuse_blurred_edges(np.stack(found), train, roles)
         pixels = np.sum(found, axis=0)
         present = [int(n) for n in np.flatnonzero(pixels)]
-        names = list(label_names or ())
         is_binary = present == [0, masks.NOT_A_CLASS] and len(names) in (0, 2)
         beyond = [n for n in present if names and n >= len(names) and n != masks.NOT_A_CLASS]
         if beyond:
@@ -296,6 +302,34 @@ class ImageSegmentation(ReadsFiles):
             place = _place_of_mask(train.row(int(np.flatnonzero(other)[0])), str(roles.label))
             what = f"{int(one.sum()):,} masks hold 0 and 1, and {int(other.sum()):,} others 0 and 255"
             raise DataError("DATA-MASK", what, where=place, remedy="write the same thing as the same number in all")
+
+    def _refuse_blurred_edges(self, found: np.ndarray, train: Table, roles: Roles) -> None:
+        """Masks of 0 and 255 that were interpolated: every shade of an edge would be a class, and the thing none.
+
+        Args:
+            found: How many pixels of a mask hold each number, (masks, 256).
+        """
+        if masks.NOT_A_CLASS in self.ignore:
+            return  # it is known to be none
+        pixels, between = found.sum(axis=0), found[:, 1 : masks.NOT_A_CLASS]
+        shades, share = 1 + np.flatnonzero(between.sum(axis=0)), float(between.sum() / max(1, pixels.sum()))
+        if (
+            pixels[0]
+            and pixels[masks.NOT_A_CLASS]
+            and len(shades) >= FEWEST_SHADES
+            and shades[0] <= LOW_SHADE
+            and shades[-1] >= HIGH_SHADE
+            and share <= MOST_SHADED
+        ):
+            blurred = np.flatnonzero(between.sum(axis=1))
+            raise DataError(
+                "DATA-MASK",
+                f"the edges of {len(blurred):,} masks are blurred: beside 0 and 255 there are {len(shades)} numbers "
+                f"between, in {share:.1%} of the pixels",
+                where=_place_of_mask(train.row(int(blurred[0])), str(roles.label)),
+                remedy="write 0 and 255 only, or resize masks with NEAREST; where 255 is no class: "
+                "--set 'options.ignore=[255]'",
+            )
 
     def _refuse_another_way_of_writing(self, table: Table, split: str) -> None:
         """Masks of other splits write the thing as those of training do."""
@@ -358,7 +392,8 @@ class ImageSegmentation(ReadsFiles):
         if asked is not None:
             raise TaskError("TASK", "pictures have no length in tokens: options.size", where="train.max_length")
         # Convolutional networks state a size, too, and take any; a table of places for patches is of one.
-        fixed = getattr(config, "image_size", None) if hasattr(config, "patch_size") else None
+        has_places = hasattr(config, "patch_size") and config.model_type not in _WITHOUT_PLACES
+        fixed = getattr(config, "image_size", None) if has_places else None
         if self.size is not None:
             (height, width), why = self.size, "named in the recipe"
         elif isinstance(fixed, int) and fixed > 0:
@@ -371,8 +406,8 @@ class ImageSegmentation(ReadsFiles):
         return _image.tokens_of(self.processor), f"a picture is brought to {width} x {height} pixels: {why}"
 
     def _usual_size(self, train: Table) -> tuple[int, int]:
-        rows = [train.row(int(i)) for i in np.linspace(0, len(train) - 1, min(len(train), PICTURES_MEASURED))]
-        sizes = np.asarray(in_threads(lambda row: decode(self.source_of(row).read(), row.place).size, rows))
+        measured = _image.some_of(train)
+        sizes = np.asarray(in_threads(lambda row: decode(self.source_of(row).read(), row.place).size, measured))
         width, height = np.median(sizes, axis=0)
         scale = min(MOST_ENLARGED, MOST_PIXELS / max(width, height))
         steps = [max(2, round(side * scale / PIXEL_STEP)) for side in (height, width)]
@@ -445,6 +480,9 @@ class ImageSegmentation(ReadsFiles):
     def variation(self) -> str:
         least = _image.least_crop(self.targets.rows)
         return f"cut at random to {least:.0%} or more{' and mirrored' if self.mirror else ''}, masks alike"
+
+    def warnings(self, train: Table) -> list[str]:
+        return _image.too_dark(self, train)
 
     def planned(self) -> list[tuple[str, Any, str]]:
         why = "of what enters the last layer, where the model drops any"

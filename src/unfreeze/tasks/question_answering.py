@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -33,6 +33,8 @@ START_NAMES = ("answer_start", "answer_starts", "start")
 FEWEST_TOKENS = 12
 # Tokens that windows share: usual since BERT's run_squad.py.
 MOST_SHARED = 128
+# Of answers, in tokens: so many may be given (as since BERT's run_squad.py), more where the training answers need it.
+LONGEST_ANSWER, KEPT_QUANTILE = 30, 0.995
 # Of the differences between no answer and the best one, in logits: where the threshold may lie.
 _EDGES = np.linspace(-20.0, 20.0, 401)
 
@@ -44,10 +46,14 @@ class QuestionSpace:
     Attributes:
         has_unanswerable: Whether some questions have none.
         threshold: An answer is given where its logits exceed those of none by more than this.
+        longest_answer: In tokens, that can be given unless the user names another length.
+        share_longer: Of the training answers, which cannot be given.
     """
 
     has_unanswerable: bool
     threshold: float = 0.0
+    longest_answer: int = LONGEST_ANSWER
+    share_longer: float = 0.0
 
     labels: ClassVar[tuple[str, ...]] = ()
     problem_type: ClassVar[str] = "question_answering"
@@ -57,7 +63,7 @@ class QuestionSpace:
         return "some questions have no answer" if self.has_unanswerable else "every question has an answer"
 
     def to_json(self) -> dict[str, Any]:
-        return {"has_unanswerable": self.has_unanswerable, "threshold": self.threshold}
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +138,7 @@ class QuestionAnswering(Task):
 
     Options:
         stride: Tokens that neighbouring windows share. Default: 128, and at most a third of a window.
-        longest_answer: In tokens.
+        longest_answer: In tokens. Default: what 99.5 % of the training answers need, at least 30.
 
     Answers are stretches of the text. A training answer that does not stand in it is refused; in rows to evaluate the
     scores compare texts, and the loss of such a row is that of no answer. An empty answer is none.
@@ -148,13 +154,14 @@ class QuestionAnswering(Task):
     most_tokens: ClassVar[int] = 384
 
     stride: int | None = None
-    longest_answer: int = 30
+    longest_answer: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         is_right = self.stride is None or is_whole(self.stride, 1)
         self.check_option("stride", is_right, "a number of tokens")
-        self.check_option("longest_answer", is_whole(self.longest_answer, 1), "a number of tokens")
+        is_right = self.longest_answer is None or is_whole(self.longest_answer, 1)
+        self.check_option("longest_answer", is_right, "a number of tokens")
 
     # what the columns are ----------------------------------------------------------------------------------------
 
@@ -223,7 +230,14 @@ class QuestionAnswering(Task):
         return value is None or (isinstance(value, dict) and value.get("text") is None)
 
     def restore_targets(self, stored: Any) -> QuestionSpace:
-        return QuestionSpace(bool(stored["has_unanswerable"]), float(stored["threshold"]))
+        return QuestionSpace(**stored)
+
+    def check_labels(self, table: Table, split: str) -> None:
+        """Refuse rows that could not be asked, before training: test rows are encoded once it has ended."""
+        for row in table:
+            for column in self.roles.text:
+                _text_in(row, column)
+            _answers_in(row, str(self.roles.label))
 
     def label_names(self, table: Table) -> list[Any]:
         return ["answered" if _answers_in(row, str(self.roles.label)) else "no answer" for row in table]
@@ -258,17 +272,45 @@ class QuestionAnswering(Task):
         return AutoModelForQuestionAnswering.from_config(wanted, dtype=torch.float32)
 
     def longest_input(self, asked: int | None, train: Table, config: Any) -> tuple[int, str]:
+        """Of question and text; how long answers are is settled here too, since it takes the processor."""
         limit, reason = super().longest_input(asked, train, config)
         room = limit - self.processor.num_special_tokens_to_add(pair=True)
         if self.stride is not None and self.stride >= room - room // 2:
             what = f"windows of {limit} tokens, of which a question may take half, cannot share {self.stride}"
             remedy = f"--set options.stride={max(1, room // 3)}, or leave it out"
             raise TaskError("TASK", what, where="options.stride", remedy=remedy)
+        lengths = self._lengths_of_answers(train)
+        needed = max(LONGEST_ANSWER, int(np.quantile(lengths, KEPT_QUANTILE, method="higher")))
+        self.targets = replace(self.targets, longest_answer=needed)
+        self.targets = replace(self.targets, share_longer=float(np.mean(lengths > self._longest)))
         return limit, reason
+
+    @property
+    def _longest(self) -> int:
+        """Of the answers that can be given, in tokens."""
+        needed: int = self.targets.longest_answer
+        return needed if self.longest_answer is None else self.longest_answer
+
+    def _lengths_of_answers(self, train: Table) -> np.ndarray:
+        """Tokens of the answers that are trained on, (answers,)."""
+        texts = []
+        for row in train:
+            context, answers = _text_in(row, self.roles.text[1]), _answers_in(row, str(self.roles.label))
+            place = _place_of_answer(row, context, answers or ())
+            if place is not None:
+                texts.append(context[slice(*place)])
+        encoded = self.processor(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return np.asarray([len(ids) for ids in encoded["input_ids"]])
 
     def planned(self) -> list[tuple[str, Any, str]]:
         room = self.max_length - self.processor.num_special_tokens_to_add(pair=True)
-        return [("options.stride", self._shared(room), "tokens that neighbouring windows of a long text share")]
+        space: QuestionSpace = self.targets
+        longer = f"; {space.share_longer:.1%} of the training answers are longer and can never be given"
+        why = f"tokens of an answer, at most{longer if space.share_longer else ''}"
+        return [
+            ("options.stride", self._shared(room), "tokens that neighbouring windows of a long text share"),
+            ("options.longest_answer", self._longest, why),
+        ]
 
     def _shared(self, room: int) -> int:
         return self.stride if self.stride is not None else max(1, min(MOST_SHARED, room // 3))
@@ -380,7 +422,7 @@ class QuestionAnswering(Task):
         return [self._best_of(logits[i, : len(w.offsets)], w) for i, w in enumerate(batch.targets.windows)]
 
     def _best_of(self, logits: np.ndarray, window: _Window) -> _Found:
-        """The best span of a window's own tokens, no longer than `longest_answer`."""
+        """The best span of a window's own tokens, no longer than answers may be."""
         places = np.flatnonzero(window.offsets[:, 0] >= 0)
         none_score = float(logits[0].sum())
         if not len(places):
@@ -389,7 +431,7 @@ class QuestionAnswering(Task):
         starts, ends = logits[places, 0], logits[places, 1]
         pairs = starts[:, None] + ends[None, :]
         distance = np.arange(count)[None, :] - np.arange(count)[:, None]
-        pairs = np.where((distance >= 0) & (distance < self.longest_answer), pairs, -np.inf)
+        pairs = np.where((distance >= 0) & (distance < self._longest), pairs, -np.inf)
         a, b = divmod(int(pairs.argmax()), count)
         start, end = int(window.offsets[first + a, 0]), int(window.offsets[first + b, 1])
         peaks = logits.max(axis=0)
