@@ -125,7 +125,7 @@ def prepare(
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, task, roles, recipe)
     splits, division = _divided(splits, task, roles, recipe)
-    targets = task.learn(splits.train, roles, splits.label_names)
+    targets = task.learn(splits.train, roles, splits.names_of(roles.label))
     config = load_config(source, allow_remote_code=allow_remote_code)
     targets, continued = task.continue_from(targets, config, source.name)
     processor = task.load_processor(source)
@@ -332,7 +332,7 @@ def _sampled(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
         return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
     draw = generator(recipe.seed, "train rows")
     chosen = draw.choice(n, wanted, replace=False)
-    if (labels := task.labels_to_keep(splits.train, roles, splits.label_names)) is not None:
+    if (labels := task.labels_to_keep(splits.train, roles, splits.names_of(roles.label))) is not None:
         chosen = _with_every_label(chosen, labels, draw.permutation(n))
     return _replaced(splits, "train", splits.train.select(np.sort(chosen))), [
         f"{wanted:,} of {n:,} training rows, drawn by seed"
@@ -370,7 +370,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     division = divide(
         rows,
         strata=task.strata(table, roles),
-        labels=task.labels_to_keep(table, roles, splits.label_names),
+        labels=task.labels_to_keep(table, roles, splits.names_of(roles.label)),
         groups=table.column(roles.group) if roles.group else together,
         duplicates=duplicate_sets(map(str, together) if roles.group and together else task.contents(table, roles)),
         fraction=fraction,

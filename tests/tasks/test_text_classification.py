@@ -168,6 +168,20 @@ def test_the_metric_that_chooses_fits_the_kind_of_labels(model: Path) -> None:
     }
 
 
+def test_names_of_another_column_are_not_given_to_the_labels(model: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.Value("int64"),
+            "domain": datasets.ClassLabel(names=["books", "films"]),
+        }
+    )
+    rows = [{"text": text, "label": i % 2, "domain": i // 16} for i, text in enumerate(TEXTS)]
+    planned = api.plan(datasets.Dataset.from_list(rows, features=features), model=str(model))
+    assert planned.identity["labels"] == ["0", "1"]
+
+
 def test_texts_that_are_too_long_are_cut_and_say_so(model: Path) -> None:
     task = bound(model, **{"train.max_length": 6})
     row = TaskCase.of(TextClassification, rows_of("single"), model, {}).rows[2]

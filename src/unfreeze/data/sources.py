@@ -26,6 +26,8 @@ from unfreeze.errors import DataError, did_you_mean
 
 __all__ = ["keep", "kept", "read"]
 
+# Where a kept file has the names of its classes, in the schema's metadata.
+_CLASS_NAMES = b"class_names"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -70,7 +72,8 @@ def read(
         other = _read_any(given, role, reading, wanted=role)
         own = getattr(other, role)
         setattr(splits, role, other.train if own is None else own)
-        splits.label_names = splits.label_names or other.label_names
+        if splits.label_names is None:
+            splits.label_names, splits.class_names = other.label_names, {**other.class_names, **splits.class_names}
     if encoding is not None and not reading.text_files:
         raise DataError(
             "DATA-ENCODING",
@@ -100,6 +103,7 @@ def keep(splits: Splits, folder: Path) -> None:
             names = [str(Path(value).absolute()) if value else value for value in table.column(column)]
             place = arrow.column_names.index(column)
             arrow = arrow.set_column(place, column, pa.array(names, pa.large_string()))
+        arrow = arrow.replace_schema_metadata({_CLASS_NAMES: json.dumps(splits.class_names)})
         pyarrow.parquet.write_table(arrow, folder / f"{name}.parquet")
     if splits.label_names is not None:
         (folder / "labels.json").write_text(json.dumps(splits.label_names), encoding="utf-8")
@@ -107,9 +111,14 @@ def keep(splits: Splits, folder: Path) -> None:
 
 def kept(folder: Path) -> Splits | None:
     """What `keep` wrote; None where there is no such folder."""
+    import pyarrow.parquet
+
     if not folder.is_dir():
         return None
-    return _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
+    splits = _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
+    stored = pyarrow.parquet.read_schema(folder / "train.parquet").metadata or {}
+    splits.class_names = json.loads(stored.get(_CLASS_NAMES, b"{}"))
+    return splits
 
 
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:
