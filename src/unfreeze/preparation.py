@@ -16,7 +16,15 @@ import numpy as np
 
 from unfreeze import tasks
 from unfreeze.data.columns import FILE_NOUNS, Roles, file_columns
-from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts, unlabelled_rows, without_broken
+from unfreeze.data.quality import (
+    DataFacts,
+    check_rows,
+    duplicate_sets,
+    facts,
+    is_missing,
+    unlabelled_rows,
+    without_broken,
+)
 from unfreeze.data.sources import read
 from unfreeze.data.splits import Splits, divide
 from unfreeze.data.table import Table
@@ -277,7 +285,12 @@ def _without_test_rows_that_have_no_label(splits: Splits, task: Task, roles: Rol
     if table is None or not len(table) or not task.needs_label:
         return splits, []
     there = [name for name in labels if name in table.columns]
-    if any(not task.is_unlabelled(value) for name in there for value in table.column(name)):
+
+    def is_none(value: Any) -> bool:
+        # Where empty texts name no class, a column of nothing else is still one whose labels were kept back.
+        return task.is_unlabelled(value) or (task.decodes_labels and is_missing(value))
+
+    if not all(is_none(value) for name in there for value in table.column(name)):
         return splits, []  # some have labels: what is wrong with the others is told as ever
     if not there and set(table.columns) - set(splits.train.columns):
         return splits, []  # the label may be there under another name, which is suggested

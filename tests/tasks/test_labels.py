@@ -69,7 +69,8 @@ def test_a_label_made_of_two_others_is_pointed_at() -> None:
     _, reason = guess_problem_type(["slow", "loud", "slow;loud", "a, b"], None)
     assert "'slow;loud' is one of them" in reason
     assert "--set options.problem_type=multi_label_classification" in reason
-    assert "--set" not in guess_problem_type(["slow", "loud", "New York, NY"], None)[1]
+    assert "'slow;loud;' is one of them" in guess_problem_type(["slow", "loud", "slow;loud;"], None)[1]
+    assert "--set" not in guess_problem_type(["slow", "loud", "New York, NY", ";"], None)[1]
 
 
 def test_what_the_user_says_wins() -> None:
@@ -223,6 +224,18 @@ def test_several_columns_are_a_class_each() -> None:
     assert caught.value.where == "a.csv:6"
 
 
+def test_an_empty_text_names_no_class_where_several_labels_were_asked_for() -> None:
+    space = learn_labels(["slow; loud;", "", "loud", "  ", None, float("nan")], problem_type=MULTI)
+    assert (space.labels, space.counts) == (("loud", "slow"), (2, 1))
+    for one in (space, LabelSpace.from_json(json.loads(json.dumps(space.to_json())))):
+        assert [target(one, v).tolist() for v in ("", " ", "slow;")] == [[0, 0], [0, 0], [0, 1]]
+        assert [target(one, v) for v in (None, float("nan"))] == [None, None]
+    assert target(learn_labels(["0;1", "1"]), "") is None, "nobody has asked for it"
+    assert learn_labels(["", ""], names=["a", "b"], problem_type=MULTI).labels == ("a", "b")
+    with pytest.raises(DataError, match="every list or text is empty"):
+        learn_labels(["", " "], problem_type=MULTI)
+
+
 def test_one_class_is_enough_where_a_row_may_have_none() -> None:
     assert learn_labels([["a"], []]).labels == ("a",)
 
@@ -274,6 +287,8 @@ def test_the_name_of_a_raw_value(value: Any, name: str) -> None:
         (["x", 3], ["x", "3"]),
         ("a|b;c", ["a", "b", "c"]),
         ("  ", []),
+        ("slow; loud;", ["slow", "loud"]),
+        (";", []),
         (np.array([1, 0]), ["1", "0"]),
     ],
 )
@@ -333,7 +348,7 @@ def test_identifiers_of_hundreds_of_digits_are_classes() -> None:
 
 
 def test_lists_that_are_all_empty_name_no_label() -> None:
-    with pytest.raises(DataError, match="every list is empty"):
+    with pytest.raises(DataError, match="every list or text is empty"):
         learn_labels([[], []])
 
 

@@ -168,6 +168,21 @@ def test_the_metric_that_chooses_fits_the_kind_of_labels(model: Path) -> None:
     }
 
 
+def test_an_empty_cell_names_no_class_where_several_labels_are_asked_for(model: Path, tmp_path: Path) -> None:
+    cells = [("good", "", "good;warm;", "")[i % 4] for i in range(len(TEXTS))]
+    lines = ["text,label", *(f"{text},{cell}" for text, cell in zip(TEXTS, cells, strict=True))]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    settings = ["options.problem_type=multi_label_classification", "data.drop_unlabelled=true"]
+    planned = api.plan(tmp_path / "train.csv", model=str(model), settings=settings)
+    assert planned.identity["labels"] == ["good", "warm"]
+    assert sum(planned.data["rows"].values()) == len(TEXTS)
+    with pytest.raises(DataError, match="16 of 32 train rows have no label"):
+        api.plan(tmp_path / "train.csv", model=str(model))
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *(f"{text}," for text in TEXTS)]) + "\n")
+    planned = api.plan(tmp_path, model=str(model), settings=settings)
+    assert "test" not in planned.data["rows"], "labels that were kept back are no answer"
+
+
 def test_names_of_another_column_are_not_given_to_the_labels(model: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(

@@ -47,6 +47,7 @@ class LabelSpace:
         columns: The label columns where each is one label of a multi-label task.
         ids: Whether the data gives positions rather than names: in `listed`, or in `labels` where that is empty.
         listed: The names in the order that the data's ids count, where the model's outputs have another.
+        names_none: Whether an empty text names no class, rather than being no label: several labels were asked for.
         center, scale: Regression targets are trained as (value - center) / scale.
         thresholds: Multi-label decision thresholds, chosen on validation rows; None: 0.5 each.
         counts: Training rows of each class.
@@ -65,6 +66,7 @@ class LabelSpace:
     rows: int = 0
     reason: str = ""
     listed: tuple[str, ...] = ()
+    names_none: bool = False
     _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +102,7 @@ class LabelSpace:
         if self.columns:
             return np.asarray([_as_bit(row, c) for c in self.columns], dtype=np.float32)
         value = row.values.get(column) if isinstance(column, str) else None
-        if is_missing(value):
+        if is_unlabelled(value, self.problem_type if self.names_none else None):
             return None
         if self.problem_type == "regression":
             return (_as_number(value, row) - self.center) / self.scale
@@ -147,6 +149,7 @@ class LabelSpace:
             "rows": self.rows,
             "reason": self.reason,
             "listed": list(self.listed),
+            "names_none": self.names_none,
         }
 
     @classmethod
@@ -189,7 +192,7 @@ def learn_labels(
             remedy = "name one label column, or leave options.problem_type out"
             raise RecipeError("RECIPE-CONFLICT", what, where="options.problem_type", remedy=remedy)
         return _learn_columns(values, columns)
-    labelled = [i for i, v in enumerate(values) if not is_missing(v)]
+    labelled = [i for i, v in enumerate(values) if not is_unlabelled(v, problem_type)]
     present = [values[i] for i in labelled]
     if not present:
         raise DataError("DATA-LABEL", "no row has a label", where=where)
@@ -205,7 +208,13 @@ def learn_labels(
         return _learn_numbers(present, place_of, reason)
     if problem_type is None and kind == "single_label_classification" and not names:
         _refuse_numbers_with_typos(present, place_of)
-    return _learn_classes(present, kind, names, where, reason, place_of)
+    space = _learn_classes(present, kind, names, where, reason, place_of)
+    return replace(space, names_none=problem_type == "multi_label_classification", _position={})
+
+
+def is_unlabelled(value: Any, asked: ProblemType | None) -> bool:
+    """Whether a raw value is no label; an empty text is one that names no class where several labels were asked for."""
+    return is_missing(value) and not (asked == "multi_label_classification" and isinstance(value, str))
 
 
 def labels_in(value: Any, kind: ProblemType) -> set[str]:
@@ -243,7 +252,7 @@ def _hint_at_parts(values: Sequence[Any]) -> str:
     """What to type where a label such as ``"slow;loud"`` looks like two of the others."""
     texts = {v.strip() for v in values if isinstance(v, str)}
     whole = {t for t in texts if not _SEPARATOR.search(t)}
-    joined = sorted(t for t in texts - whole if whole.issuperset(_SEPARATOR.split(t)))
+    joined = sorted(t for t in texts - whole if (parts := parts_of(t)) and whole.issuperset(parts))
     if not joined:
         return ""
     setting = "--set options.problem_type=multi_label_classification"
@@ -251,10 +260,10 @@ def _hint_at_parts(values: Sequence[Any]) -> str:
 
 
 def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:
-    if not all(isinstance(v, str) for v in values) or not any(_SEPARATOR.search(v) for v in values):
+    if not all(isinstance(v, str) for v in values) or not any(len(parts_of(v)) > 1 for v in values):
         return False
     known = set(names or ())
-    return all(p in known or p.isdigit() for v in values for p in _SEPARATOR.split(v.strip()))
+    return all(p in known or p.isdigit() for v in values for p in parts_of(v))
 
 
 def _refuse_numbers_with_typos(values: Sequence[Any], place: Callable[[int], str]) -> None:
@@ -286,9 +295,9 @@ def _learn_classes(
             found[name] = found.get(name, 0) + 1
     if not found and not names:
         remedy = "name at least one label in some row, or another column: --set data.label=COLUMN"
-        raise DataError("DATA-LABEL", "no row names a label: every list is empty", where=where, remedy=remedy)
+        raise DataError("DATA-LABEL", "no row names a label: every list or text is empty", where=where, remedy=remedy)
     # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is a name, not a position.
-    is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
+    is_named = bool(names and found) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
     in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
     as_ids = bool(names) and in_range and not is_named
     if names and not as_ids and not set(found) <= set(names) and all(_INTEGER.match(n) for n in found):
@@ -356,11 +365,10 @@ def canonical(value: Any) -> str:
 
 
 def parts_of(value: Any) -> list[str]:
-    """The class names in one multi-label value: a list, or text with separators; empty text names none."""
+    """The class names in one multi-label value: a list, or text with separators; an empty text or part names none."""
     if isinstance(value, list | tuple | np.ndarray):
         return [canonical(v) for v in value]
-    text = canonical(value).strip()
-    return _SEPARATOR.split(text) if text else []
+    return [part for part in _SEPARATOR.split(canonical(value).strip()) if part]
 
 
 def _whole(text: str) -> int:
