@@ -208,9 +208,20 @@ def test_comma_ids_are_positions_in_the_listed_names() -> None:
 
 
 def test_comma_ids_without_names_are_sorted_as_numbers() -> None:
-    space = learn_labels(["2,10", "9"])
+    space = learn_labels(["2,10,9", "9"])
     assert space.labels == ("2", "9", "10")
     assert target(space, "10").tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("values", [["4", "3,5", "2,0"], ["4", " 3,5", "-0,25"], ["17", "3,5"]])
+def test_numbers_with_a_comma_may_be_two_ids_and_are_refused(values: list[Any]) -> None:
+    with pytest.raises(DataError, match="written with a comma") as caught:
+        learn_labels(values, place=lambda i: f"x.csv:{i}")
+    assert (caught.value.code, caught.value.where) == ("DATA-LABEL", "x.csv:1")
+    assert "options.problem_type=multi_label_classification" in str(caught.value.remedy)
+    assert learn_labels(["4", "3,5", "2,0"], problem_type=MULTI).labels == ("0", "2", "3", "4", "5")
+    assert learn_labels(["0", "0,1"], names=["joy", "fear"]).labels == ("joy", "fear"), "names say what they are"
+    assert learn_labels(["4;3", "5"]).problem_type == MULTI, "another mark is no decimal one"
 
 
 def test_several_columns_are_a_class_each() -> None:

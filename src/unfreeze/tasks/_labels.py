@@ -4,7 +4,7 @@ The rules, in this order, looking at the training rows alone:
 
 1. several label columns, or lists in one column: *multi-label*;
 2. text such as ``"2,17"`` whose parts are all ids (or names the data set lists), with more than one part in some row:
-   *multi-label*;
+   *multi-label*; refused where they may as well be numbers with a comma;
 3. numbers with a fractional part: *regression*;
 4. whole numbers of more than `MOST_NUMERIC_CLASSES` kinds, or of so many kinds that a class has fewer than 3 rows on
    average, where the data set lists no names: *regression*;
@@ -35,6 +35,7 @@ _MOST_TYPOS = 0.1
 _LARGEST_TARGET = 1e18
 _SEPARATOR = re.compile(r"\s*[,;|]\s*")
 _INTEGER = re.compile(r"[-+]?[0-9]+(?:\.0+)?\Z")
+_PERHAPS_DECIMAL = re.compile(r"[-+]?[0-9]+(,[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,10 @@ def learn_labels(
     kind, reason = (problem_type, "named in the recipe") if problem_type else guess_problem_type(present, names)
     if kind == "regression":
         return _learn_numbers(present, place_of, reason)
-    if problem_type is None and kind == "single_label_classification" and not names:
-        _refuse_numbers_with_typos(present, place_of)
+    if problem_type is None and not names:
+        _refuse_decimal_commas(present, place_of)
+        if kind == "single_label_classification":
+            _refuse_numbers_with_typos(present, place_of)
     space = _learn_classes(present, kind, names, where, reason, place_of)
     return replace(space, names_none=problem_type == "multi_label_classification", _position={})
 
@@ -264,6 +267,22 @@ def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:
         return False
     known = set(names or ())
     return all(p in known or p.isdigit() for v in values for p in parts_of(v))
+
+
+def _refuse_decimal_commas(values: Sequence[Any], place: Callable[[int], str]) -> None:
+    """Where no row has more than one comma, ``"3,5"`` may be a number or two ids, and nothing tells which."""
+    found = [_PERHAPS_DECIMAL.fullmatch(v.strip()) if isinstance(v, str) else None for v in values]
+    with_comma = next((i for i, match in enumerate(found) if match and match[1]), None)
+    if with_comma is None or not all(found):
+        return
+    raise DataError(
+        "DATA-LABEL",
+        f"labels such as {values[with_comma]!r} may be numbers that are written with a comma, or two labels each",
+        where=place(with_comma),
+        remedy="write numbers with a point and without commas: 1234.5\n"
+        "or, if each is several labels: --set options.problem_type=multi_label_classification\n"
+        "or, if each is one class: --set options.problem_type=single_label_classification",
+    )
 
 
 def _refuse_numbers_with_typos(values: Sequence[Any], place: Callable[[int], str]) -> None:
