@@ -132,6 +132,7 @@ def prepare(
     notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, task, roles, recipe)
+    names = {name: splits.names_of(roles.label, name) for name in splits.tables()}
     splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.names_of(roles.label))
     config = load_config(source, allow_remote_code=allow_remote_code)
@@ -141,6 +142,7 @@ def prepare(
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
+    splits = _relabelled(splits, task, names)
     for name, table in (("validation", splits.validation), ("test", splits.test)):
         if table is not None:
             task.check_labels(table, name)
@@ -337,6 +339,19 @@ def _with_readable_inputs(splits: Splits, task: Task, roles: Roles, *, drop: boo
 def _replaced(splits: Splits, name: str, table: Table | None) -> Splits:
     changes: dict[str, Any] = {name: table}
     return dataclasses.replace(splits, **changes)
+
+
+def _relabelled(splits: Splits, task: Task, names: Mapping[str, Sequence[str] | None]) -> Splits:
+    """Splits with ids of their own, as `Task.relabelled` has them.
+
+    Args:
+        names: Of the classes, of the splits that were found; what was divided off since has those of training.
+    """
+    for name, table in splits.tables().items():
+        own = names.get(name)
+        if name != "train" and own is not None:
+            splits = _replaced(splits, name, task.relabelled(table, own))
+    return splits
 
 
 def _sampled(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:

@@ -537,6 +537,26 @@ def test_names_of_classes_are_those_of_their_column_and_are_kept_with_it(tmp_pat
         assert found.train.column("domain") == [0, 1]
 
 
+def test_each_split_has_the_names_of_the_data_that_it_is_from(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def of(names: list[str]) -> Any:
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+
+    write(tmp_path / "files/test.csv", "text,label\na,0\n")
+    write(tmp_path / "files/labels.txt", "pos\nneg\n")
+    both = datasets.DatasetDict(train=of(["neg", "pos"]), test=of(["pos", "neg"]))
+    ways = [read(both), read(of(["neg", "pos"]), test=both), read(of(["neg", "pos"]), test=tmp_path / "files")]
+    for i, splits in enumerate(ways):
+        (tmp_path / str(i)).mkdir()
+        keep(splits, tmp_path / str(i))
+        for found in (splits, kept(tmp_path / str(i))):
+            assert found is not None
+            assert found.names_of("label") == ["neg", "pos"]
+            assert found.names_of("label", "test") == ["pos", "neg"]
+
+
 def test_missing_values_of_pandas_are_none_and_whole_numbers_stay_whole() -> None:
     frame = pd.DataFrame({"text": ["a", None, "c"], "label": [1, np.nan, 0]})
     splits = read(frame)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unfreeze.data import read
 from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.tasks._labels import (
     LabelSpace,
@@ -249,6 +250,41 @@ def test_an_empty_text_names_no_class_where_several_labels_were_asked_for() -> N
 
 def test_one_class_is_enough_where_a_row_may_have_none() -> None:
     assert learn_labels([["a"], []]).labels == ("a",)
+
+
+# other data ------------------------------------------------------------------------------------------------------
+
+
+def relabelled(space: LabelSpace, values: list[Any], own: list[str]) -> list[Any]:
+    return space.relabelled(read([{"label": value} for value in values]).train, "label", own).column("label")
+
+
+def test_ids_of_other_data_count_its_own_names() -> None:
+    ids, words = learn_labels([0, 1, 1], names=["neg", "pos"]), learn_labels(["neg", "pos"])
+    for space in (ids, words, ids.in_order_of(["pos", "neg"])):
+        assert relabelled(space, [0, 1, None], ["pos", "neg"]) == ["pos", "neg", None]
+        assert relabelled(space, ["0", "1"], ["odd", "neg"]) == ["odd", "neg"], "what is unknown is told by its name"
+        assert relabelled(space, ["neg", "pos"], ["pos", "neg"]) == ["neg", "pos"]
+    assert relabelled(ids, [0, 1], ["neg", "pos"]) == [0, 1]
+    several = learn_labels([[0, 1], [1]], names=["x", "y"])
+    assert relabelled(several, [[0], [1, 0], []], ["y", "x"]) == [["y"], ["x", "y"], []]
+
+
+def test_numbers_that_training_rows_have_too_stay_what_they_are() -> None:
+    assert relabelled(learn_labels([0, 1]), [0, 1], ["neg", "pos"]) == [0, 1]
+    assert relabelled(learn_labels([1.5, 2.5]), [0, 1], ["neg", "pos"]) == [0, 1]
+    stars = [str(n) for n in range(1, 6)]
+    assert relabelled(learn_labels(["1", "2", "4"], names=stars), ["1", "3"], stars) == ["1", "3"], "they are names"
+
+
+def test_names_that_are_numbers_are_found_by_their_place() -> None:
+    """Trap: a text that is a number is read as an id."""
+    space = learn_labels([0, 1, 4], names=["1", "2", "3", "4", "5"])
+    found = relabelled(space, [0, 4], ["5", "4", "3", "2", "1"])
+    assert [space.labels[target(space, value)] for value in found] == ["5", "1"]
+    with pytest.raises(DataError, match="the label '9' is in no training row") as caught:
+        relabelled(space, [0, 1], ["1", "9"])
+    assert caught.value.where == "data:2"
 
 
 # numbers ---------------------------------------------------------------------------------------------------------

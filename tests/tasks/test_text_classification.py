@@ -12,6 +12,8 @@ import transformers
 
 from unfreeze import api
 from unfreeze.errors import DataError, RecipeError, TaskError
+from unfreeze.preparation import prepare
+from unfreeze.recipe import Recipe
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import TaskCase, tiny_model
 
@@ -166,6 +168,25 @@ def test_the_metric_that_chooses_fits_the_kind_of_labels(model: Path) -> None:
         "multi": (("f1_micro", True), "f1"),
         "regression": (("mse", False), "mae"),
     }
+
+
+def with_names(names: list[str]) -> Any:
+    """The rows of one class each as a data set of the Hub, whose ids count these names."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    rows = [{**row, "label": names.index(row["label"])} for row in rows_of("single")]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def test_ids_of_other_data_are_read_by_its_own_names(runs: dict[str, api.TrainedRun], model: Path) -> None:
+    one, other = (with_names(names) for names in (["negative", "positive"], ["positive", "negative"]))
+    numbers = [{**row, "label": int(row["label"] == "positive")} for row in rows_of("single")]
+    for train, test in ((one, other), (rows_of("single"), other), (other, rows_of("single")), (numbers, one)):
+        prepared = prepare(Recipe.build({"model": str(model)}), train, test=test)
+        assert prepared.test is not None
+        assert prepared.task.label_names(prepared.test) == [row["label"] for row in rows_of("single")]
+    figures = [runs["single"].evaluate(data)["eval_accuracy"] for data in (rows_of("single"), one, other)]
+    assert len(set(figures)) == 1
 
 
 def test_an_empty_cell_names_no_class_where_several_labels_are_asked_for(model: Path, tmp_path: Path) -> None:

@@ -196,4 +196,6 @@ def from_dataset_dict(data: Mapping[str, Any], name: str, reading: Reading, want
     parts = {split: _from_dataset(data[key], f"{name}/{key}", reading) for split, key in keys.items()}
     tables = {split: part.train for split, part in parts.items()}
     first = parts["train" if "train" in parts else wanted]
-    return Splits(first.train, tables.get("validation"), tables.get("test"), name, class_names=first.class_names)
+    others = {split: part for split, part in parts.items() if part.class_names != first.class_names}
+    validation, test = tables.get("validation"), tables.get("test")
+    return Splits(first.train, validation, test, name, class_names=first.class_names, read_from=others)

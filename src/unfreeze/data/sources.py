@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from unfreeze.errors import DataError, did_you_mean
 __all__ = ["keep", "kept", "read"]
 
 # Where a kept file has the names of its classes, in the schema's metadata.
-_CLASS_NAMES = b"class_names"
+_NAMES = b"names"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -72,6 +73,7 @@ def read(
         other = _read_any(given, role, reading, wanted=role)
         own = getattr(other, role)
         setattr(splits, role, other.train if own is None else own)
+        splits.read_from = {**splits.read_from, role: other if own is None else other.read_from.get(role, other)}
         if splits.label_names is None:
             splits.label_names, splits.class_names = other.label_names, {**other.class_names, **splits.class_names}
     if encoding is not None and not reading.text_files:
@@ -103,10 +105,9 @@ def keep(splits: Splits, folder: Path) -> None:
             names = [str(Path(value).absolute()) if value else value for value in table.column(column)]
             place = arrow.column_names.index(column)
             arrow = arrow.set_column(place, column, pa.array(names, pa.large_string()))
-        arrow = arrow.replace_schema_metadata({_CLASS_NAMES: json.dumps(splits.class_names)})
-        pyarrow.parquet.write_table(arrow, folder / f"{name}.parquet")
-    if splits.label_names is not None:
-        (folder / "labels.json").write_text(json.dumps(splits.label_names), encoding="utf-8")
+        data = splits.read_from.get(name, splits)
+        names = json.dumps({"label_names": data.label_names, "class_names": data.class_names})
+        pyarrow.parquet.write_table(arrow.replace_schema_metadata({_NAMES: names}), folder / f"{name}.parquet")
 
 
 def kept(folder: Path) -> Splits | None:
@@ -116,9 +117,13 @@ def kept(folder: Path) -> Splits | None:
     if not folder.is_dir():
         return None
     splits = _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
-    stored = pyarrow.parquet.read_schema(folder / "train.parquet").metadata or {}
-    splits.class_names = json.loads(stored.get(_CLASS_NAMES, b"{}"))
-    return splits
+    named = {}
+    for name, table in splits.tables().items():
+        stored = pyarrow.parquet.read_schema(folder / f"{name}.parquet").metadata or {}
+        named[name] = Splits(table, **json.loads(stored.get(_NAMES, b"{}")))
+    first = named.pop("train")
+    names = first.label_names or splits.label_names  # earlier versions wrote labels.json
+    return replace(splits, label_names=names, class_names=first.class_names, read_from=named)
 
 
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:

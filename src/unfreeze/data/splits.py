@@ -35,6 +35,7 @@ class Splits:
         name: A short name for the run: ``reviews``.
         label_names: Names of the classes in order, from a file beside the rows: of whichever column is the label.
         class_names: Column to the names of its classes in order, from a `datasets` feature; ids index into them.
+        read_from: Split to the data it is from, where that is other data: its ids index into names of their own.
         notes: Sentences: what was recognised, ignored, assumed.
     """
 
@@ -44,13 +45,15 @@ class Splits:
     name: str = "data"
     label_names: list[str] | None = None
     class_names: dict[str, list[str]] = field(default_factory=dict)
+    read_from: dict[str, Splits] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def names_of(self, label: str | tuple[str, ...] | None) -> list[str] | None:
-        """Names of the classes of the column, or columns, that hold the labels; None where the data lists none."""
+    def names_of(self, label: str | tuple[str, ...] | None, split: str = "train") -> list[str] | None:
+        """Names of the classes of the column, or columns, with a split's labels; None where its data lists none."""
+        data = self.read_from.get(split, self)
         columns = (label,) if isinstance(label, str) else label or ()
-        own = (self.class_names[name] for name in columns if name in self.class_names)
-        return next(own, self.label_names)
+        own = (data.class_names[name] for name in columns if name in data.class_names)
+        return next(own, data.label_names)
 
     def tables(self) -> dict[str, Table]:
         """The splits that there are, by name."""

@@ -148,6 +148,10 @@ class ClassificationTask(Task):
     def continue_from(self, targets: LabelSpace, config: Any, name: str) -> tuple[LabelSpace, list[str]]:
         return continued(targets, config, name)
 
+    def relabelled(self, table: Table, names: Sequence[str]) -> Table:
+        label = self.roles.label
+        return self.targets.relabelled(table, label, names) if isinstance(label, str) else table
+
     def check_labels(self, table: Table, split: str) -> None:
         """A label that only validation or test rows have can neither be learned nor scored."""
         space: LabelSpace = self.targets

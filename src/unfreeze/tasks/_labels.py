@@ -19,13 +19,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.types import Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
@@ -87,7 +90,7 @@ class LabelSpace:
     def in_order_of(self, labels: Sequence[str]) -> LabelSpace:
         """The same classes in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        listed = (self.listed or self.labels) if self.ids and tuple(labels) != self.labels else self.listed
+        listed = self.counted if self.ids and tuple(labels) != self.labels else self.listed
         return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
 
     def unscaled(self, *, center: float = 0.0) -> LabelSpace:
@@ -125,17 +128,56 @@ class LabelSpace:
             return [name for name, bit in zip(self.labels, target, strict=True) if bit]
         return self.labels[target]
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names in the order that ids in the data count them; empty where the data gives names."""
+        return (self.listed or self.labels) if self.ids else ()
+
+    def relabelled(self, table: Table, column: str, own: Sequence[str]) -> Table:
+        """Rows of other data, whose ids count names of its own, with their labels as the training rows name them.
+
+        Args:
+            table: The rows.
+            column: Of their labels.
+            own: The names that the other data lists.
+
+        Raises:
+            DataError: E-DATA-LABEL-UNSEEN.
+        """
+        if self.problem_type == "regression" or tuple(own) == self.counted:
+            return table
+        several = self.problem_type == "multi_label_classification"
+        asked = self.problem_type if self.names_none else None
+        values = table.column(column)
+        rows = [None if is_unlabelled(v, asked) else parts_of(v) if several else [canonical(v)] for v in values]
+        found = {part for parts in rows for part in parts or ()}
+        # Names are read as they are, and so are numbers that are names, or that the training rows have, too.
+        if not found or not _are_positions(found, own) or (not self.ids and found <= {*self.labels, *own}):
+            return table
+        called = {part: own[_whole(part)] for part in found}
+        for part, name in called.items() if self.ids else ():
+            if _INTEGER.match(name):  # Trap: a text that is a number is read as an id.
+                if name not in self.counted:
+                    first = next(i for i, parts in enumerate(rows) if part in (parts or ()))
+                    raise self._unseen(name, table.place(first))
+                called[part] = str(self.counted.index(name))
+        named = ([called[part] for part in parts] if parts is not None else None for parts in rows)
+        return table.replacing(column, [parts if several or parts is None else parts[0] for parts in named])
+
     def _find(self, name: str, row: Row) -> int:
         if self.ids and _INTEGER.match(name) and 0 <= _whole(name) < len(self.labels):
-            return self._position[(self.listed or self.labels)[_whole(name)]]
+            return self._position[self.counted[_whole(name)]]
         if name not in self._position:
-            raise DataError(
-                "DATA-LABEL-UNSEEN",
-                f"the label {name!r} is in no training row: {did_you_mean(name, self.labels)}",
-                where=row.place,
-                remedy="correct the label, or add training rows that have it",
-            )
+            raise self._unseen(name, row.place)
         return self._position[name]
+
+    def _unseen(self, name: str, where: str) -> DataError:
+        return DataError(
+            "DATA-LABEL-UNSEEN",
+            f"the label {name!r} is in no training row: {did_you_mean(name, self.labels)}",
+            where=where,
+            remedy="correct the label, or add training rows that have it",
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -317,8 +359,7 @@ def _learn_classes(
         raise DataError("DATA-LABEL", "no row names a label: every list or text is empty", where=where, remedy=remedy)
     # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is a name, not a position.
     is_named = bool(names and found) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
-    in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
-    as_ids = bool(names) and in_range and not is_named
+    as_ids = bool(names) and _are_positions(found, names or ()) and not is_named
     if names and not as_ids and not set(found) <= set(names) and all(_INTEGER.match(n) for n in found):
         beyond = next(n for n in sorted(found, key=_order) if not 0 <= _whole(n) < len(names))
         row = next(i for i, v in enumerate(values) if beyond in (parts_of(v) if multi else [canonical(v)]))
@@ -388,6 +429,11 @@ def parts_of(value: Any) -> list[str]:
     if isinstance(value, list | tuple | np.ndarray):
         return [canonical(v) for v in value]
     return [part for part in _SEPARATOR.split(canonical(value).strip()) if part]
+
+
+def _are_positions(found: Iterable[str], names: Sequence[str]) -> bool:
+    """Whether labels count names, from 0 on."""
+    return all(_INTEGER.match(n) and 0 <= _whole(n) < len(names) for n in found)
 
 
 def _whole(text: str) -> int:
