@@ -466,7 +466,7 @@ def answered(
 ) -> tuple[Table, Iterator[Prediction]]:
     """The rows that `predict` answers, once all of them are known to be readable, and their answers as they come."""
     using, say = run.predictor, _say(console)
-    table = rows_to_use(data, encoding).train
+    table = rows_to_use(data, encoding, to_predict=True).train
     task = using.task.reading(text_roles(using.task, table, say))
     # What is not needed for an answer, a mask, is not looked at.
     table = readable(task, table, replace(task.roles, label=None), drop=drop_broken, say=say)

@@ -59,6 +59,7 @@ class Reading:
     Attributes:
         encoding: What the user named, or None for UTF-8.
         config_name: Which configuration of a Hub data set.
+        to_predict: Whether rows are only to be answered: pictures without a mask are rows, too.
         notes: Sentences about what was recognised or assumed.
         text_files: Number of files that the encoding applied to.
         hub_sets: Number of data sets that the configuration applied to.
@@ -66,6 +67,7 @@ class Reading:
 
     encoding: str | None = None
     config_name: str | None = None
+    to_predict: bool = False
     notes: list[str] = field(default_factory=list)
     text_files: int = 0
     hub_sets: int = 0

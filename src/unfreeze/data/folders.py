@@ -348,11 +348,16 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
             pairs |= {str(_split_called(entry.name)): (entry, below / entry.name) for entry in inside}
         else:
             pairs["train"] = folder, below
-    tables, unread = dict[str, Table](), list[str]()
+    tables, unread, lists = dict[str, Table](), list[str](), dict[str, Path]()
     for split, pair in pairs.items():
         pictures, drawn = (_pictures_in(folder, root, reading) if folder.is_dir() else {} for folder in pair)
         if pictures and drawn:
-            tables[split] = masks.paired(pictures, drawn, root, reading.notes, _relative(pair[1], root))
+            where = _relative(pair[1], root)
+            table = masks.paired(pictures, drawn, root, reading.notes, where, keeps_all=reading.to_predict)
+            is_voc = pair[0].parent == root and pair[0].name.casefold() == masks.VOC[0]
+            lists = _voc_lists(root, reading, wanted) if is_voc else lists
+            is_listed = is_voc and bool(lists)
+            tables |= _as_listed(table, pictures, lists, root, reading, wanted) if is_listed else {split: table}
         elif pictures:
             shown, empty = (path.relative_to(root).as_posix() for path in pair)
             unread.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
@@ -360,11 +365,57 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
         return None
     reading.notes += unread
     label_names, label_files = _side_files(entries, reading)
-    used = {path for pair in pairs.values() for one in pair for path in (one, *one.parents)}
+    looked_at = [*lists.values(), *(one for pair in pairs.values() for one in pair)]
+    used = {path for one in looked_at for path in (one, *one.parents)}
     _note_ignored([entry for entry in entries if entry not in used | label_files], reading)
     name = name_of(root / "train")
     first = tables["train" if "train" in tables else wanted]
     return Splits(first, tables.get("validation"), tables.get("test"), name, label_names)
+
+
+def _voc_lists(root: Path, reading: Reading, wanted: str) -> dict[str, Path]:
+    """Split name to VOC's file with the names of its pictures; empty where none is of the rows that are wanted."""
+    folder = root / "ImageSets" / "Segmentation"
+    files = [e for e in _visible(folder, root) if e.suffix.casefold() == ".txt"] if folder.is_dir() else []
+    found = {split: file for file in files if (split := _split_called(file.stem)) is not None}
+    return found if wanted in found or ("train" in found and not reading.to_predict) else {}
+
+
+def _as_listed(
+    table: Table, pictures: Mapping[str, str], lists: Mapping[str, Path], root: Path, reading: Reading, wanted: str
+) -> dict[str, Table]:
+    """The rows of each split that a file names, a picture a line without its suffix.
+
+    Args:
+        table: Rows of pictures.
+        pictures: Name to the file name that a row has.
+        lists: Split name to its file.
+        root, reading, wanted: As for `read_folder`.
+
+    Raises:
+        DataError: E-DATA-MISSING, no file names a picture that can be used.
+    """
+    position = {name: i for i, name in enumerate(table.column("image"))}
+    found: dict[str, Table] = {}
+    for split, file in lists.items():
+        _is_link_inside(file, root)
+        shown = _relative(file, root)
+        lines = read_whole_text(file, shown, reading).splitlines()
+        names = dict.fromkeys(line.strip() for line in lines if line.strip())
+        rows = [position[pictures[name]] for name in names if pictures.get(name) in position]
+        if len(rows) < len(names):
+            more = f"{len(names) - len(rows):,} of {len(names):,}"
+            reading.notes.append(f"Names in {shown} of pictures that are not there or have no mask: {more}.")
+        if rows:
+            found[split] = table.select(rows)
+    if "train" not in found and wanted not in found:
+        what = f"no picture with a mask is named in {_relative(lists['train' if 'train' in lists else wanted], root)}"
+        remedy = "write the names of pictures into it, one a line without the suffix, or take it out of the folder"
+        raise DataError("DATA-MISSING", what, where=str(root), remedy=remedy)
+    unlisted = len(table) - len({place for part in found.values() for place in part.column("image")})
+    if unlisted:
+        reading.notes.append(f"Pictures that no file in ImageSets/Segmentation names are not used: {unlisted:,}.")
+    return found
 
 
 def _split_called(name: str) -> str | None:

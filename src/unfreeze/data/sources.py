@@ -40,6 +40,7 @@ def read(
     encoding: str | None = None,
     config_name: str | None = None,
     wanted: str = "train",
+    to_predict: bool = False,
 ) -> Splits:
     """Read a data set.
 
@@ -53,6 +54,7 @@ def read(
         config_name: Which configuration (subset) of a Hub data set that has several.
         wanted: The split that must be there. With "test" a folder that has no training rows is read, too, and its test
             rows are also `Splits.train`.
+        to_predict: Whether the rows are only to be answered, so that none is left out for what it lacks.
 
     Raises:
         DataError: E-DATA-MISSING, E-DATA-EMPTY, E-DATA-FORMAT, E-DATA-ENCODING, E-DATA-ROW,
@@ -63,7 +65,7 @@ def read(
         >>> splits.train.row(1).values["label"], splits.train.place(1)
         ('neg', 'data:2')
     """
-    reading = Reading(encoding, config_name)
+    reading = Reading(encoding, config_name, to_predict)
     splits = _read_any(data, "data", reading, wanted)
     for role, given in (("validation", validation), ("test", test)):
         if given is None:

@@ -21,8 +21,12 @@ from unfreeze.recipe import Recipe
 from unfreeze.tasks.base import Task
 
 
-def rows_to_use(data: Any, encoding: str | None = None) -> Splits:
+def rows_to_use(data: Any, encoding: str | None = None, *, to_predict: bool = False) -> Splits:
     """The test rows of data where there are some, otherwise all, as `Splits.train`; a `Table` stays what it is.
+
+    Args:
+        data, encoding: See `unfreeze.api.evaluate`.
+        to_predict: Whether the rows are only to be answered.
 
     Raises:
         DataError: As `data.sources.read`.
@@ -30,7 +34,7 @@ def rows_to_use(data: Any, encoding: str | None = None) -> Splits:
     if isinstance(data, Table):
         return Splits(data)
     try:
-        splits = read(data, encoding=encoding, wanted="test")
+        splits = read(data, encoding=encoding, wanted="test", to_predict=to_predict)
     except DataError as error:
         where, remedy = (_with_option(text or "") for text in (error.where, error.remedy))
         raise DataError(error.code, error.what, where=where or None, remedy=remedy or None) from None
