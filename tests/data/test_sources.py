@@ -333,6 +333,8 @@ def test_lists_of_mixed_values_are_refused_with_the_row_where_they_start(tmp_pat
 def test_a_json_object_around_the_rows_is_not_a_table(tmp_path: Path) -> None:
     refused(write(tmp_path / "r.json", '{"version": "1", "data": [{"text": "a"}]}'), "DATA-FORMAT")
     refused(write(tmp_path / "s.json", '{\n "data": [{"text": "a"}]\n}'), "DATA-FORMAT")
+    refused(write(tmp_path / "t.json", '{"version": "1",\n "data": [{"text": "a"}]}\n'), "DATA-FORMAT")
+    assert refused(write(tmp_path / "u.json", '{"text": "a"\n{"text": "b"}\n'), "DATA-ROW").where == "u.json:1"
 
 
 # Parquet
