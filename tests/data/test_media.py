@@ -259,6 +259,44 @@ def test_boxes_are_no_classes(tmp_path: Path, folder: str, side_file: str, layou
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("pictures", "texts"),
+    [
+        ("images", "labels"),
+        ("images/train", "labels/train"),
+        ("train/images", "train/labels"),
+        ("obj_train_data", "obj_train_data"),
+    ],
+)
+def test_boxes_as_yolo_writes_them_are_no_texts(tmp_path: Path, pictures: str, texts: str) -> None:
+    data = tmp_path / "data"
+    (data / texts).mkdir(parents=True)
+    for name, text in (("1", "0 0.5 0.5 0.25 0.1\n17 0.1 0.25 .5 1e-2\n"), ("2", "")):
+        picture(data / pictures / f"{name}.png")
+        (data / texts / f"{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=r"YOLO's .* object detection"):
+        read(data)
+    (data / texts / "1.txt").write_text("")
+    (data / "data.yaml").write_text("names: [cat]\n")
+    with pytest.raises(DataError, match=r"YOLO's .* object detection"):
+        read(data)
+    (data / texts / "1.txt").write_text("There are 2 cats.")
+    assert read(data).train.columns == ["text", "label"], "texts that happen to be called as pictures are"
+
+
+def test_a_table_that_names_pictures_is_read_whatever_lies_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name in "12":
+        picture(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.1\n")
+    (tmp_path / "rows.csv").write_text("image,label\nimages/1.png,a\nimages/2.png,b\n")
+    assert read(tmp_path).train.column("label") == ["a", "b"]
+    (tmp_path / "rows.csv").rename(tmp_path / "results.csv")
+    (tmp_path / "results.csv").write_text("epoch,loss\n1,0.5\n2,0.4\n")
+    with pytest.raises(DataError, match="YOLO's"):
+        read(tmp_path)
+
+
 def test_pictures_as_phones_write_them_are_named(tmp_path: Path) -> None:
     for name in ("hat/1.HEIC", "shoe/2.heic"):
         (tmp_path / name).parent.mkdir()

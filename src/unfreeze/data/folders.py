@@ -128,6 +128,7 @@ def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], r
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = name_of(root / "train")
     kind = _kind_inside(root)
+    _refuse_yolo(root, kind, tables, reading)
     if kind is not None:
         tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
@@ -240,6 +241,7 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
     entries = _visible(folder, root)
     tables = [entry for entry in entries if _is_table(entry)]
     kind = _kind_inside(folder)
+    _refuse_yolo(folder, kind, tables, reading)
     if kind is not None:
         tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
@@ -532,6 +534,9 @@ def _file_name(path: Path, root: Path) -> str:
 
 # As its authors lay them out, as they are copied, and as Roboflow exports them.
 _COCO_FILE = re.compile(r"instances_.*\.json|_annotations\.coco\.json")
+# A class, and where it is: a box has four numbers, an outline more.
+_YOLO_LINE = re.compile(r"[0-9]+(\.0+)?(\s+-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?){4,}")
+_YOLO_FILES, _YOLO_BYTES = 20, 65536
 
 
 def _refuse_boxes(folder: Path) -> None:
@@ -545,12 +550,74 @@ def _refuse_boxes(folder: Path) -> None:
         kind = "COCO's files of boxes"
     else:
         return
-    raise DataError(
+    raise _boxes(folder, kind)
+
+
+def _boxes(folder: Path, kind: str) -> DataError:
+    return DataError(
         "DATA-FORMAT",
         f"the folder {folder.name!r} has {kind}: object detection comes in a later version",
         where=str(folder),
         remedy="to classify whole pictures, put those of each class into a sub-folder of its name",
     )
+
+
+def _refuse_yolo(folder: Path, kind: media.Kind | None, tables: Sequence[Path], reading: Reading) -> None:
+    """Say it where text files beside pictures hold their boxes: they are no texts to learn, one class a folder.
+
+    Args:
+        folder: Where rows are looked for.
+        kind: What most of its files are.
+        tables: In the folder; where one names the pictures it is what is read.
+        reading: For the tables.
+    """
+    if (folder / media.METADATA).is_file() or not _has_yolo_boxes(folder, kind):
+        return
+    if not any(_lists_files(table, "image", reading) for table in tables):
+        raise _boxes(folder, "YOLO's files of boxes")
+
+
+def _has_yolo_boxes(folder: Path, kind: media.Kind | None) -> bool:
+    """Whether text files that are called as pictures are hold numbers, a box a line.
+
+    They lie in ``labels/`` as the pictures do in ``images/``, or beside the pictures where these are not the more.
+    """
+
+    def key(parts: Sequence[str]) -> tuple[str, ...]:
+        return tuple("*" if part.casefold() in ("images", "labels") else part for part in parts)
+
+    texts: dict[tuple[str, ...], dict[str, Path]] = {}
+    for place, _, names in os.walk(folder):
+        parts = Path(place).relative_to(folder).parts
+        if kind is None or "labels" in map(str.casefold, parts):
+            found = sorted(name for name in names if name.casefold().endswith(".txt") and not name.startswith("."))
+            for name in found[:_YOLO_FILES]:
+                texts.setdefault(key(parts), {})[Path(name).stem] = Path(place, name)
+    if not texts:
+        return False
+    called_alike: set[Path] = set()
+    for place, _, names in os.walk(folder):
+        if (beside := texts.get(key(Path(place).relative_to(folder).parts))) is not None:
+            stems = {Path(name).stem for name in names if media.kind_of(name) == "image"}
+            called_alike |= {text for stem, text in beside.items() if stem in stems}
+    lines = [line for text in sorted(called_alike)[:_YOLO_FILES] for line in _first_lines(text)]
+    if called_alike and not lines:  # pictures with nothing in them
+        return any((root / "data.yaml").is_file() for root in (folder, folder.parent))
+    return bool(lines) and all(_YOLO_LINE.fullmatch(line) for line in lines)
+
+
+def _first_lines(path: Path) -> list[str]:
+    """Lines at the beginning of a file that hold something, without the spaces around them."""
+    try:
+        # Trap: opening a FIFO waits for a writer.
+        if path.is_symlink() or not path.is_file():
+            return []
+        with open(path, "rb") as handle:
+            start = handle.read(_YOLO_BYTES)
+    except OSError:
+        return []  # said by whoever reads it
+    lines = start.decode("utf-8", "replace").splitlines()
+    return [line.strip() for line in (lines[:-1] if len(start) == _YOLO_BYTES else lines) if line.strip()]
 
 
 def _files_below(folder: Path, root: Path, reading: Reading) -> Iterator[Path]:
