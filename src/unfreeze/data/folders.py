@@ -23,6 +23,7 @@ from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read
 from unfreeze.data.splits import SPLIT_NAMES, Splits
 from unfreeze.data.table import Places, Table, joined
 from unfreeze.errors import DataError, visible
+from unfreeze.types import Files
 
 LABEL_FILES = tuple(
     f"{stem}{suffix}"
@@ -49,7 +50,8 @@ def read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     entries = _visible(root, root)
     if (masked := _with_masks(root, entries, reading, wanted)) is not None:
         return masked
-    found = _split_entries(root, entries, _is_table)
+    named = _named_by_tables(entries, reading)
+    found = _split_entries(root, [entry for entry in entries if entry not in named], _is_table)
     texts = [] if found else _prose_of(root, entries)
     if texts:
         found = _split_prose(root, texts)
@@ -64,8 +66,10 @@ def read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
             remedy=_naming_one(root, found, wanted),
         )
     parts = {name: _read_part(root, group, reading) for name, group in found.items()}
+    parts = {name: _called_alike(part, parts.get("train", part)) for name, part in parts.items()}
     label_names, label_files = _side_files(entries, reading)
     used = {entry for group in found.values() for entry in group} | label_files
+    used |= {root / name for part in parts.values() for name in _folders_of_files(part)}
     _note_ignored([entry for entry in entries if entry not in used], reading)
     first = parts["train" if "train" in parts else wanted]
     return Splits(first, parts.get("validation"), parts.get("test"), name_of(root / "train"), label_names)
@@ -202,7 +206,8 @@ def read_table(path: Path, name: str, reading: Reading) -> Table:
         return conll.read_columns(path, name, reading)
     if path.suffix.casefold() == prose.SUFFIX:
         return prose.read_paragraphs(path, name, reading)
-    return media.resolved(read_file(path, name, reading), path.absolute().parent)
+    table = media.resolved(read_file(path, name, reading), path.absolute().parent)
+    return media.with_folders_below(table, name, reading.notes)
 
 
 def _split_entries(root: Path, entries: list[Path], holds_rows: Callable[[Path], bool]) -> dict[str, list[Path]]:
@@ -252,13 +257,49 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
 
 def _lists_files(entry: Path, kind: media.Kind, reading: Reading) -> bool:
     """Whether a table among pictures or sound has a row for each of them; metadata.csv is read with the folders."""
-    if entry.name == media.METADATA:
-        return False
+    table = _looked_into(entry, reading) if entry.name != media.METADATA else None
+    return table is not None and bool(file_columns(table, kind))
+
+
+def _looked_into(entry: Path, reading: Reading) -> Table | None:
+    """A table that may turn out not to be the data, without notes; None: it is none, and is named as not used."""
     try:
-        table = read_table(entry, entry.name, Reading(reading.encoding))
+        return read_table(entry, entry.name, Reading(reading.encoding))
     except DataError:
-        return False  # it is no data then, and is named among what is not used
-    return bool(file_columns(table, kind))
+        return None
+
+
+def _named_by_tables(entries: Sequence[Path], reading: Reading) -> set[Path]:
+    """Folders that are called as a split is and hold the files of that split's table: ``train/`` of ``train.csv``."""
+
+    def split_of(entry: Path) -> str | None:
+        return _split_called(_LONGER.split(_split_stem(entry), maxsplit=1)[0])
+
+    found: set[Path] = set()
+    for folder in entries:
+        split = _split_called(folder.name) if folder.is_dir() else None
+        own = [entry for entry in entries if split is not None and split_of(entry) == split and _is_table(entry)]
+        if own and _kind_inside(folder) is not None:
+            tried = (_looked_into(table, reading) for table in own)
+            found |= {folder for table in tried if table is not None and folder.name in _folders_of_files(table)}
+    return found
+
+
+def _folders_of_files(table: Table) -> set[str]:
+    """The first folder in the name of each file that a table names."""
+    columns = table.files.columns if table.files is not None else ()
+    names = (value for column in columns for value in table.column(column) if value)
+    return {first for first, divided, _ in (name.partition("/") for name in names) if divided}
+
+
+def _called_alike(table: Table, train: Table) -> Table:
+    """A folder of plain files has the column that the training table calls its files by: what is to be predicted."""
+    if table.files is None or len(table.columns) != 1 or table.columns[0] in train.columns:
+        return table
+    of_train = file_columns(train, table.columns[0])
+    if len(of_train) != 1:
+        return table
+    return Table(table.arrow.rename_columns(of_train), table.places, Files(table.files.folder, tuple(of_train)))
 
 
 def _note_ignored(entries: list[Path], reading: Reading) -> None:
