@@ -132,7 +132,7 @@ def prepare(
     notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, task, roles, recipe)
-    names = {name: splits.names_of(roles.label, name) for name in splits.tables()}
+    listed = {name: splits.names_of(roles.label, name) for name in splits.tables()}
     splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.names_of(roles.label))
     config = load_config(source, allow_remote_code=allow_remote_code)
@@ -142,7 +142,7 @@ def prepare(
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
-    splits = _relabelled(splits, task, names)
+    splits = _relabelled(splits, task, listed)
     for name, table in (("validation", splits.validation), ("test", splits.test)):
         if table is not None:
             task.check_labels(table, name)
