@@ -419,11 +419,14 @@ def evaluate(
         DataError: Columns or labels that do not fit the run; files that cannot be read.
     """
     using = as_run(run, allow_remote_code).predictor
-    table = rows_to_use(data, encoding)
-    if isinstance(label := using.task.roles.label, str):
+    given = rows_to_use(data, encoding)
+    table, label = given.train, using.task.roles.label
+    if isinstance(label, str):
         table = using.task.completed(table, label)
     task = using.task.reading(labelled_roles(using.task, table))
     table = readable(task, table, task.roles, drop=drop_broken, say=_say(console))
+    if (names := given.names_of(label)) is not None:
+        table = task.relabelled(table, names)
     task.check_labels(table, "given")
     result = evaluate_rows(task, using.model, table)
     return {f"eval_{k}": v for k, v in result.to_json().items()}
@@ -462,7 +465,7 @@ def answered(
 ) -> tuple[Table, Iterator[Prediction]]:
     """The rows that `predict` answers, once all of them are known to be readable, and their answers as they come."""
     using, say = run.predictor, _say(console)
-    table = rows_to_use(data, encoding)
+    table = rows_to_use(data, encoding, to_predict=True).train
     task = using.task.reading(text_roles(using.task, table, say))
     # What is not needed for an answer, a mask, is not looked at.
     table = readable(task, table, replace(task.roles, label=None), drop=drop_broken, say=say)

@@ -16,7 +16,15 @@ import numpy as np
 
 from unfreeze import tasks
 from unfreeze.data.columns import FILE_NOUNS, Roles, file_columns
-from unfreeze.data.quality import DataFacts, check_rows, duplicate_sets, facts, unlabelled_rows, without_broken
+from unfreeze.data.quality import (
+    DataFacts,
+    check_rows,
+    duplicate_sets,
+    facts,
+    is_missing,
+    unlabelled_rows,
+    without_broken,
+)
 from unfreeze.data.sources import read
 from unfreeze.data.splits import Splits, divide
 from unfreeze.data.table import Table
@@ -119,8 +127,9 @@ def prepare(
     notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
     splits, more = _sampled(splits, task, roles, recipe)
+    listed = {name: splits.names_of(roles.label, name) for name in splits.tables()}
     splits, division = _divided(splits, task, roles, recipe)
-    targets = task.learn(splits.train, roles, splits.label_names)
+    targets = task.learn(splits.train, roles, splits.names_of(roles.label))
     config = load_config(source, allow_remote_code=allow_remote_code)
     targets, continued = task.continue_from(targets, config, source.name)
     processor = task.load_processor(source)
@@ -128,6 +137,7 @@ def prepare(
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
+    splits = _relabelled(splits, task, listed)
     for name, table in (("validation", splits.validation), ("test", splits.test)):
         if table is not None:
             task.check_labels(table, name)
@@ -272,7 +282,12 @@ def _without_test_rows_that_have_no_label(splits: Splits, task: Task, roles: Rol
     if table is None or not len(table) or not task.needs_label:
         return splits, []
     there = [name for name in labels if name in table.columns]
-    if any(not task.is_unlabelled(value) for name in there for value in table.column(name)):
+
+    def is_none(value: Any) -> bool:
+        # Where empty texts name no class, a column of nothing else is still one whose labels were kept back.
+        return task.is_unlabelled(value) or (task.decodes_labels and is_missing(value))
+
+    if not all(is_none(value) for name in there for value in table.column(name)):
         return splits, []  # some have labels: what is wrong with the others is told as ever
     if not there and set(table.columns) - set(splits.train.columns):
         return splits, []  # the label may be there under another name, which is suggested
@@ -321,13 +336,26 @@ def _replaced(splits: Splits, name: str, table: Table | None) -> Splits:
     return dataclasses.replace(splits, **changes)
 
 
+def _relabelled(splits: Splits, task: Task, names: Mapping[str, Sequence[str] | None]) -> Splits:
+    """Splits with ids of their own, as `Task.relabelled` has them.
+
+    Args:
+        names: Of the classes, of the splits that were found; what was divided off since has those of training.
+    """
+    for name, table in splits.tables().items():
+        own = names.get(name)
+        if name != "train" and own is not None:
+            splits = _replaced(splits, name, task.relabelled(table, own))
+    return splits
+
+
 def _sampled(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[Splits, list[str]]:
     wanted, n = recipe.data.train_rows, len(splits.train)
     if wanted is None or wanted >= n:
         return splits, [] if wanted is None else [f"all {n:,} training rows are used: no more are there"]
     draw = generator(recipe.seed, "train rows")
     chosen = draw.choice(n, wanted, replace=False)
-    if (labels := task.labels_to_keep(splits.train, roles, splits.label_names)) is not None:
+    if (labels := task.labels_to_keep(splits.train, roles, splits.names_of(roles.label))) is not None:
         chosen = _with_every_label(chosen, labels, draw.permutation(n))
     return _replaced(splits, "train", splits.train.select(np.sort(chosen))), [
         f"{wanted:,} of {n:,} training rows, drawn by seed"
@@ -365,7 +393,7 @@ def _divided(splits: Splits, task: Task, roles: Roles, recipe: Recipe) -> tuple[
     division = divide(
         rows,
         strata=task.strata(table, roles),
-        labels=task.labels_to_keep(table, roles, splits.label_names),
+        labels=task.labels_to_keep(table, roles, splits.names_of(roles.label)),
         groups=table.column(roles.group) if roles.group else together,
         duplicates=duplicate_sets(map(str, together) if roles.group and together else task.contents(table, roles)),
         fraction=fraction,

@@ -46,6 +46,22 @@ def test_tabs_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path,
     assert read(tmp_path / "news.conll").train.row(2).values["tags"] == ["O"]
 
 
+def test_comments_before_the_words_of_a_sentence_are_no_words(tmp_path: Path) -> None:
+    text = "# newdoc\n# text = It rains\nIt O\nrains O\n\n# sent_id = 2\n# O\ntags O\n\n# the end\n"
+    splits = read(written(tmp_path / "rain.conll", text))
+    assert splits.train.column("tokens") == [["It", "rains"], ["#", "tags"]]
+    assert [splits.train.place(i) for i in range(2)] == ["rain.conll:3", "rain.conll:7"]
+    assert "rain.conll: 4 lines of comments before the words of a sentence were skipped." in splits.notes
+    four = "# id 5239d808 domain=en\nOslo _ _ B-LOC\nsleeps _ _ O\n\n"
+    assert read(written(tmp_path / "names.conll", four)).train.column("tokens") == [["Oslo", "sleeps"]]
+    assert is_column_file(written(tmp_path / "train.txt", four * 4))
+    tabs = "# part 1\nOslo\tNNP\tB-LOC\n\n"
+    assert read(written(tmp_path / "tabs.conll", tabs)).train.column("tokens") == [["Oslo"]]
+    with pytest.raises(DataError, match="4 columns, 2 in the lines before") as caught:
+        read(written(tmp_path / "odd.conll", "It O\n# in a sentence\nrains O\n"))
+    assert caught.value.where == "odd.conll:2"
+
+
 def test_a_folder_of_txt_splits_is_recognised(tmp_path: Path) -> None:
     for name in ("train.txt", "valid.txt", "test.txt"):
         written(tmp_path / name)

@@ -232,6 +232,63 @@ def test_a_table_that_names_pictures(shop: Path) -> None:
     assert read(table).train.files is None, "a sentence about files"
 
 
+def test_a_table_beside_the_folder_of_its_files(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "3.png"):
+        picture(tmp_path / "data" / "images" / name)
+    (tmp_path / "data" / "empty").mkdir()
+    (tmp_path / "data" / "labels.csv").write_text("photo,label\n1.png,a\n2.png,b\n")
+    for given in (tmp_path / "data", tmp_path / "data" / "labels.csv"):
+        splits = read(given)
+        assert values(splits.train, "photo") == ["images/1.png", "images/2.png"]
+        assert "labels.csv: the files that 'photo' names lie in images/ and are read there." in splits.notes
+        assert problems(given) == []
+    assert "Files that labels.csv does not name are not used: 1." in read(tmp_path / "data").notes
+    (tmp_path / "data" / "labels.csv").rename(tmp_path / "data" / "metadata.csv")
+    (tmp_path / "data" / "metadata.csv").write_text("file_name,label\n1.png,a\n2.png,b\n")
+    assert values(read(tmp_path / "data").train, "image") == ["images/1.png", "images/2.png"]
+
+
+def test_of_a_table_that_names_files_which_are_nowhere_the_others_are_told(tmp_path: Path) -> None:
+    from unfreeze.tasks.image_classification import ImageClassification
+
+    picture(tmp_path / "images" / "1.png")
+    (tmp_path / "labels.csv").write_text("photo,label\n1.png,a\ngone.png,b\n")
+    task, table = ImageClassification(), read(tmp_path).train
+    assert values(table, "photo") == ["1.png", "gone.png"]
+    found = task.unreadable(table, task.find_roles(table, None, needs_label=True))
+    assert found[0].remedy == "there is one in the folder 'images': name it images/1.png"
+    assert found[1].remedy is None
+
+
+def test_a_table_of_recordings_beside_their_folder_as_common_voice_has_them(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for name, clips in (("train", "ab"), ("dev", "c"), ("test", "d"), ("other", "e")):
+        for clip in clips:
+            (tmp_path / "clips" / f"{clip}.mp3").write_bytes(b"sound")
+        lines = [f"x\t{clip}.mp3\tHello from {clip}." for clip in clips]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["client_id\tpath\tsentence", *lines]) + "\n")
+    splits = read(tmp_path)
+    found = {name: values(table, "path") for name, table in splits.tables().items()}
+    assert found == {"train": ["clips/a.mp3", "clips/b.mp3"], "validation": ["clips/c.mp3"], "test": ["clips/d.mp3"]}
+    assert "Beside the rows, not used: other.tsv." in splits.notes
+
+
+@pytest.mark.parametrize("table", ["train.csv", "train_labels.csv"])
+def test_a_table_beside_the_folder_of_its_split_as_kaggle_has_them(tmp_path: Path, table: str) -> None:
+    for name in ("train/1.png", "train/2.png", "test/1.png", "test/2.png"):
+        picture(tmp_path / name)
+    (tmp_path / table).write_text("file,label\n1.png,a\n2.png,b\n")
+    (tmp_path / "sample_submission.csv").write_text("file,label\n1.png,a\n")
+    splits = read(tmp_path)
+    assert values(splits.train, "file") == ["train/1.png", "train/2.png"]
+    assert splits.test is not None
+    assert [row.values for row in splits.test] == [{"file": "test/1.png"}, {"file": "test/2.png"}]
+    assert splits.test.files == Files(tmp_path, ("file",))
+    assert "Beside the rows, not used: sample_submission.csv." in splits.notes
+    (tmp_path / table).write_text("file,label\ntrain/1.png,a\ntrain/2.png,b\n")
+    assert values(read(tmp_path).train, "file") == ["train/1.png", "train/2.png"]
+
+
 def test_a_link_out_of_the_folder_is_refused(shop: Path, tmp_path: Path) -> None:
     outside = picture(tmp_path / "outside.png")
     (shop / "hat" / "link.png").symlink_to(outside)
@@ -256,6 +313,44 @@ def test_boxes_are_no_classes(tmp_path: Path, folder: str, side_file: str, layou
     (tmp_path / side_file).parent.mkdir(exist_ok=True)
     (tmp_path / side_file).write_text("{}", encoding="utf-8")
     with pytest.raises(DataError, match=f"{layout}'s .* object detection"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "texts"),
+    [
+        ("images", "labels"),
+        ("images/train", "labels/train"),
+        ("train/images", "train/labels"),
+        ("obj_train_data", "obj_train_data"),
+    ],
+)
+def test_boxes_as_yolo_writes_them_are_no_texts(tmp_path: Path, pictures: str, texts: str) -> None:
+    data = tmp_path / "data"
+    (data / texts).mkdir(parents=True)
+    for name, text in (("1", "0 0.5 0.5 0.25 0.1\n17 0.1 0.25 .5 1e-2\n"), ("2", "")):
+        picture(data / pictures / f"{name}.png")
+        (data / texts / f"{name}.txt").write_text(text)
+    with pytest.raises(DataError, match=r"YOLO's .* object detection"):
+        read(data)
+    (data / texts / "1.txt").write_text("")
+    (data / "data.yaml").write_text("names: [cat]\n")
+    with pytest.raises(DataError, match=r"YOLO's .* object detection"):
+        read(data)
+    (data / texts / "1.txt").write_text("There are 2 cats.")
+    assert read(data).train.columns == ["text", "label"], "texts that happen to be called as pictures are"
+
+
+def test_a_table_that_names_pictures_is_read_whatever_lies_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name in "12":
+        picture(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.25 0.1\n")
+    (tmp_path / "rows.csv").write_text("image,label\nimages/1.png,a\nimages/2.png,b\n")
+    assert read(tmp_path).train.column("label") == ["a", "b"]
+    (tmp_path / "rows.csv").rename(tmp_path / "results.csv")
+    (tmp_path / "results.csv").write_text("epoch,loss\n1,0.5\n2,0.4\n")
+    with pytest.raises(DataError, match="YOLO's"):
         read(tmp_path)
 
 

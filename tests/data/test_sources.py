@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from unfreeze.data import Splits, read
 from unfreeze.data.columns import guess_roles
+from unfreeze.data.sources import keep, kept
 from unfreeze.errors import DataError
 
 ROWS = [{"text": "a fine film", "label": "pos"}, {"text": "a dull film", "label": "neg"}]
@@ -332,6 +333,8 @@ def test_lists_of_mixed_values_are_refused_with_the_row_where_they_start(tmp_pat
 def test_a_json_object_around_the_rows_is_not_a_table(tmp_path: Path) -> None:
     refused(write(tmp_path / "r.json", '{"version": "1", "data": [{"text": "a"}]}'), "DATA-FORMAT")
     refused(write(tmp_path / "s.json", '{\n "data": [{"text": "a"}]\n}'), "DATA-FORMAT")
+    refused(write(tmp_path / "t.json", '{"version": "1",\n "data": [{"text": "a"}]}\n'), "DATA-FORMAT")
+    assert refused(write(tmp_path / "u.json", '{"text": "a"\n{"text": "b"}\n'), "DATA-ROW").where == "u.json:1"
 
 
 # Parquet
@@ -499,7 +502,7 @@ def test_a_dataset_brings_the_names_of_its_classes() -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": labels})
     data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
     splits = read(datasets.DatasetDict({"train": data.select([1, 0]), "test": data, "unsupervised": data}))
-    assert splits.label_names == ["neg", "pos"]
+    assert splits.names_of("label") == ["neg", "pos"]
     assert splits.train.column("label") == [0, 1]
     assert splits.test is not None
     assert splits.test.column("label") == [1, 0, None]
@@ -514,7 +517,46 @@ def test_a_dataset_with_two_columns_of_class_ids_gives_their_names() -> None:
     )
     splits = read(datasets.Dataset.from_dict({"coarse": [0, 1], "fine": [0, 2]}, features=features))
     assert values(splits) == [{"coarse": "x", "fine": "x1"}, {"coarse": "y", "fine": "y2"}]
-    assert splits.label_names is None
+    assert splits.names_of("fine") is None
+
+
+def test_names_of_classes_are_those_of_their_column_and_are_kept_with_it(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.Value("int64"),
+            "domain": datasets.ClassLabel(names=["books", "films"]),
+        }
+    )
+    data = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0], "domain": [0, 1]}, features=features)
+    splits = read(data)
+    keep(splits, tmp_path)
+    for found in (splits, kept(tmp_path)):
+        assert found is not None
+        assert found.names_of("label") is None, "the names of another column are none of the label's"
+        assert found.names_of("domain") == found.names_of(("text", "domain")) == ["books", "films"]
+        assert found.train.column("domain") == [0, 1]
+
+
+def test_each_split_has_the_names_of_the_data_that_it_is_from(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def of(names: list[str]) -> Any:
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+
+    write(tmp_path / "files/test.csv", "text,label\na,0\n")
+    write(tmp_path / "files/labels.txt", "pos\nneg\n")
+    both = datasets.DatasetDict(train=of(["neg", "pos"]), test=of(["pos", "neg"]))
+    ways = [read(both), read(of(["neg", "pos"]), test=both), read(of(["neg", "pos"]), test=tmp_path / "files")]
+    for i, splits in enumerate(ways):
+        (tmp_path / str(i)).mkdir()
+        keep(splits, tmp_path / str(i))
+        for found in (splits, kept(tmp_path / str(i))):
+            assert found is not None
+            assert found.names_of("label") == ["neg", "pos"]
+            assert found.names_of("label", "test") == ["pos", "neg"]
 
 
 def test_missing_values_of_pandas_are_none_and_whole_numbers_stay_whole() -> None:

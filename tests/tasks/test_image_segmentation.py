@@ -268,6 +268,47 @@ class TestFolders:
         (tmp_path / "data" / "Annotations" / "000.xml").write_text("<annotation/>")
         assert read(str(tmp_path / "data")).train.row(0).values["mask"] == "SegmentationClass/000.png"
 
+    def test_of_the_pictures_of_voc_those_with_a_mask_are_the_rows(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "JPEGImages", tmp_path / "data" / "SegmentationClass", 6)
+        for i in (0, 2):
+            (tmp_path / "data" / "SegmentationClass" / f"{i:03}.png").unlink()
+        splits = read(str(tmp_path / "data"))
+        assert splits.train.column("mask") == [f"SegmentationClass/{i:03}.png" for i in (1, 3, 4, 5)]
+        assert "Pictures without a mask in SegmentationClass are not used: 2 of 6." in splits.notes
+        assert len(read(str(tmp_path / "data"), wanted="test", to_predict=True).train) == 6, "each can be answered"
+
+    def test_voc_names_the_pictures_of_its_splits(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "JPEGImages", tmp_path / "data" / "SegmentationClass", 6)
+        (tmp_path / "data" / "SegmentationClass" / "005.png").unlink()
+        lists = tmp_path / "data" / "ImageSets" / "Segmentation"
+        lists.mkdir(parents=True)
+        for name, listed in (("train", "003 000 009"), ("val", "001 005"), ("trainval", "000 001 003")):
+            (lists / f"{name}.txt").write_text(listed.replace(" ", "\n") + "\n")
+        splits = read(str(tmp_path / "data"))
+        found = {name: table.column("mask") for name, table in splits.tables().items()}
+        assert found == {
+            "train": ["SegmentationClass/003.png", "SegmentationClass/000.png"],
+            "validation": ["SegmentationClass/001.png"],
+        }
+        said = "Names in ImageSets/Segmentation/{} of pictures that are not there or have no mask: 1 of {}."
+        assert {said.format("train.txt", 3), said.format("val.txt", 2)} <= set(splits.notes)
+        assert "Pictures that no file in ImageSets/Segmentation names are not used: 2." in splits.notes
+        assert not any("ImageSets/" in note and "Beside" in note for note in splits.notes)
+        assert len(read(str(tmp_path / "data"), wanted="test", to_predict=True).train) == 6, "none is for the test"
+        (lists / "train.txt").write_text("009\n")
+        with pytest.raises(DataError, match=r"no picture with a mask is named in .*train\.txt"):
+            read(str(tmp_path / "data"))
+
+    def test_where_most_pictures_have_no_mask_the_others_are_the_rows(self, tmp_path: Path) -> None:
+        save(tmp_path / "data" / "images", tmp_path / "data" / "masks", 6)
+        for i in range(4):
+            (tmp_path / "data" / "masks" / f"{i:03}.png").unlink()
+        splits = read(str(tmp_path / "data"))
+        assert splits.train.column("mask") == ["masks/004.png", "masks/005.png"]
+        assert "Pictures without a mask in masks are not used: 4 of 6." in splits.notes
+        save(tmp_path / "elsewhere", tmp_path / "data" / "masks", 1, first=9)
+        assert read(str(tmp_path / "data")).train.column("mask").count(None) == 4, "names may be wrong: it is told"
+
     def test_a_folder_of_test_rows_alone(self, tmp_path: Path) -> None:
         save(tmp_path / "data" / "test", tmp_path / "data" / "testannot", 3)
         table = read(str(tmp_path / "data"), wanted="test").train

@@ -197,6 +197,15 @@ def test_names_that_a_data_set_lists_are_of_the_column_of_numbers(model: Path) -
     assert task.learn(numbered, roles, intents).intents.labels == tuple(intents)
 
 
+def test_ids_of_other_data_count_its_own_names(model: Path) -> None:
+    names, intents = ["B-city", "I-artist", "O", "B-artist"], ["PlayMusic", "GetWeather", "AddToList"]
+    task = bound(model, ROWS)
+    tagged = read([row | {"slots": [names.index(tag) for tag in row["slots"]]} for row in ROWS]).train
+    assert task.relabelled(tagged, names).column("slots") == [row["slots"] for row in ROWS]
+    numbered = read([row | {"intent": intents.index(row["intent"])} for row in ROWS]).train
+    assert task.relabelled(numbered, intents).column("intent") == [row["intent"] for row in ROWS]
+
+
 def test_a_tag_that_only_test_rows_have_is_refused_before_training(model: Path) -> None:
     odd = [ROWS[0] | {"slots": ["O", "B-song", "O", "O"]}]
     with pytest.raises(DataError, match="B-song"):

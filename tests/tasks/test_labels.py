@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unfreeze.data import read
 from unfreeze.errors import DataError, RecipeError, TaskError
 from unfreeze.tasks._labels import (
     LabelSpace,
@@ -69,7 +70,8 @@ def test_a_label_made_of_two_others_is_pointed_at() -> None:
     _, reason = guess_problem_type(["slow", "loud", "slow;loud", "a, b"], None)
     assert "'slow;loud' is one of them" in reason
     assert "--set options.problem_type=multi_label_classification" in reason
-    assert "--set" not in guess_problem_type(["slow", "loud", "New York, NY"], None)[1]
+    assert "'slow;loud;' is one of them" in guess_problem_type(["slow", "loud", "slow;loud;"], None)[1]
+    assert "--set" not in guess_problem_type(["slow", "loud", "New York, NY", ";"], None)[1]
 
 
 def test_what_the_user_says_wins() -> None:
@@ -207,9 +209,20 @@ def test_comma_ids_are_positions_in_the_listed_names() -> None:
 
 
 def test_comma_ids_without_names_are_sorted_as_numbers() -> None:
-    space = learn_labels(["2,10", "9"])
+    space = learn_labels(["2,10,9", "9"])
     assert space.labels == ("2", "9", "10")
     assert target(space, "10").tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("values", [["4", "3,5", "2,0"], ["4", " 3,5", "-0,25"], ["17", "3,5"]])
+def test_numbers_with_a_comma_may_be_two_ids_and_are_refused(values: list[Any]) -> None:
+    with pytest.raises(DataError, match="written with a comma") as caught:
+        learn_labels(values, place=lambda i: f"x.csv:{i}")
+    assert (caught.value.code, caught.value.where) == ("DATA-LABEL", "x.csv:1")
+    assert "options.problem_type=multi_label_classification" in str(caught.value.remedy)
+    assert learn_labels(["4", "3,5", "2,0"], problem_type=MULTI).labels == ("0", "2", "3", "4", "5")
+    assert learn_labels(["0", "0,1"], names=["joy", "fear"]).labels == ("joy", "fear"), "names say what they are"
+    assert learn_labels(["4;3", "5"]).problem_type == MULTI, "another mark is no decimal one"
 
 
 def test_several_columns_are_a_class_each() -> None:
@@ -223,8 +236,55 @@ def test_several_columns_are_a_class_each() -> None:
     assert caught.value.where == "a.csv:6"
 
 
+def test_an_empty_text_names_no_class_where_several_labels_were_asked_for() -> None:
+    space = learn_labels(["slow; loud;", "", "loud", "  ", None, float("nan")], problem_type=MULTI)
+    assert (space.labels, space.counts) == (("loud", "slow"), (2, 1))
+    for one in (space, LabelSpace.from_json(json.loads(json.dumps(space.to_json())))):
+        assert [target(one, v).tolist() for v in ("", " ", "slow;")] == [[0, 0], [0, 0], [0, 1]]
+        assert [target(one, v) for v in (None, float("nan"))] == [None, None]
+    assert target(learn_labels(["0;1", "1"]), "") is None, "nobody has asked for it"
+    assert learn_labels(["", ""], names=["a", "b"], problem_type=MULTI).labels == ("a", "b")
+    with pytest.raises(DataError, match="every list or text is empty"):
+        learn_labels(["", " "], problem_type=MULTI)
+
+
 def test_one_class_is_enough_where_a_row_may_have_none() -> None:
     assert learn_labels([["a"], []]).labels == ("a",)
+
+
+# other data ------------------------------------------------------------------------------------------------------
+
+
+def relabelled(space: LabelSpace, values: list[Any], own: list[str]) -> list[Any]:
+    return space.relabelled(read([{"label": value} for value in values]).train, "label", own).column("label")
+
+
+def test_ids_of_other_data_count_its_own_names() -> None:
+    ids, words = learn_labels([0, 1, 1], names=["neg", "pos"]), learn_labels(["neg", "pos"])
+    for space in (ids, words, ids.in_order_of(["pos", "neg"])):
+        assert relabelled(space, [0, 1, None], ["pos", "neg"]) == ["pos", "neg", None]
+        assert relabelled(space, ["0", "1"], ["odd", "neg"]) == ["odd", "neg"], "what is unknown is told by its name"
+        assert relabelled(space, ["neg", "pos"], ["pos", "neg"]) == ["neg", "pos"]
+    assert relabelled(ids, [0, 1], ["neg", "pos"]) == [0, 1]
+    several = learn_labels([[0, 1], [1]], names=["x", "y"])
+    assert relabelled(several, [[0], [1, 0], []], ["y", "x"]) == [["y"], ["x", "y"], []]
+
+
+def test_numbers_that_training_rows_have_too_stay_what_they_are() -> None:
+    assert relabelled(learn_labels([0, 1]), [0, 1], ["neg", "pos"]) == [0, 1]
+    assert relabelled(learn_labels([1.5, 2.5]), [0, 1], ["neg", "pos"]) == [0, 1]
+    stars = [str(n) for n in range(1, 6)]
+    assert relabelled(learn_labels(["1", "2", "4"], names=stars), ["1", "3"], stars) == ["1", "3"], "they are names"
+
+
+def test_names_that_are_numbers_are_found_by_their_place() -> None:
+    """Trap: a text that is a number is read as an id."""
+    space = learn_labels([0, 1, 4], names=["1", "2", "3", "4", "5"])
+    found = relabelled(space, [0, 4], ["5", "4", "3", "2", "1"])
+    assert [space.labels[target(space, value)] for value in found] == ["5", "1"]
+    with pytest.raises(DataError, match="the label '9' is in no training row") as caught:
+        relabelled(space, [0, 1], ["1", "9"])
+    assert caught.value.where == "data:2"
 
 
 # numbers ---------------------------------------------------------------------------------------------------------
@@ -274,6 +334,8 @@ def test_the_name_of_a_raw_value(value: Any, name: str) -> None:
         (["x", 3], ["x", "3"]),
         ("a|b;c", ["a", "b", "c"]),
         ("  ", []),
+        ("slow; loud;", ["slow", "loud"]),
+        (";", []),
         (np.array([1, 0]), ["1", "0"]),
     ],
 )
@@ -333,7 +395,7 @@ def test_identifiers_of_hundreds_of_digits_are_classes() -> None:
 
 
 def test_lists_that_are_all_empty_name_no_label() -> None:
-    with pytest.raises(DataError, match="every list is empty"):
+    with pytest.raises(DataError, match="every list or text is empty"):
         learn_labels([[], []])
 
 

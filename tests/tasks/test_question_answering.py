@@ -365,6 +365,16 @@ class TestFiles:
         }  # fmt: skip
         assert QuestionAnswering.recognises(splits.train) is not None
 
+    @pytest.mark.parametrize("opening", ["{\n", "{"])
+    def test_indented_files_are_read_too(self, opening: str, tmp_path: Path) -> None:
+        text = json.dumps(self.ARTICLES, indent=2).replace("{\n", opening, 1)
+        (tmp_path / "a.json").write_text(f"\n{text}\n", encoding="utf-8")
+        assert read(tmp_path / "a.json").train.column("answers") == [["Oslo"], []]
+        (tmp_path / "a.json").write_text(text.replace('"qas":', '"qas"'), encoding="utf-8")
+        with pytest.raises(DataError, match=r"not JSON: .* at line \d+") as caught:
+            read(tmp_path / "a.json")
+        assert caught.value.where == "a.json"
+
     def test_a_broken_part_is_named(self, tmp_path: Path) -> None:
         broken = json.loads(json.dumps(self.ARTICLES))
         del broken["data"][0]["paragraphs"][0]["qas"][1]["question"]

@@ -12,6 +12,8 @@ import transformers
 
 from unfreeze import api
 from unfreeze.errors import DataError, RecipeError, TaskError
+from unfreeze.preparation import prepare
+from unfreeze.recipe import Recipe
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import TaskCase, tiny_model
 
@@ -166,6 +168,54 @@ def test_the_metric_that_chooses_fits_the_kind_of_labels(model: Path) -> None:
         "multi": (("f1_micro", True), "f1"),
         "regression": (("mse", False), "mae"),
     }
+
+
+def with_names(names: list[str]) -> Any:
+    """The rows of one class each as a data set of the Hub, whose ids count these names."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    rows = [{**row, "label": names.index(row["label"])} for row in rows_of("single")]
+    return datasets.Dataset.from_list(rows, features=features)
+
+
+def test_ids_of_other_data_are_read_by_its_own_names(runs: dict[str, api.TrainedRun], model: Path) -> None:
+    one, other = (with_names(names) for names in (["negative", "positive"], ["positive", "negative"]))
+    numbers = [{**row, "label": int(row["label"] == "positive")} for row in rows_of("single")]
+    for train, test in ((one, other), (rows_of("single"), other), (other, rows_of("single")), (numbers, one)):
+        prepared = prepare(Recipe.build({"model": str(model)}), train, test=test)
+        assert prepared.test is not None
+        assert prepared.task.label_names(prepared.test) == [row["label"] for row in rows_of("single")]
+    figures = [runs["single"].evaluate(data)["eval_accuracy"] for data in (rows_of("single"), one, other)]
+    assert len(set(figures)) == 1
+
+
+def test_an_empty_cell_names_no_class_where_several_labels_are_asked_for(model: Path, tmp_path: Path) -> None:
+    cells = [("good", "", "good;warm;", "")[i % 4] for i in range(len(TEXTS))]
+    lines = ["text,label", *(f"{text},{cell}" for text, cell in zip(TEXTS, cells, strict=True))]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    settings = ["options.problem_type=multi_label_classification", "data.drop_unlabelled=true"]
+    planned = api.plan(tmp_path / "train.csv", model=str(model), settings=settings)
+    assert planned.identity["labels"] == ["good", "warm"]
+    assert sum(planned.data["rows"].values()) == len(TEXTS)
+    with pytest.raises(DataError, match="16 of 32 train rows have no label"):
+        api.plan(tmp_path / "train.csv", model=str(model))
+    (tmp_path / "test.csv").write_text("\n".join(["text,label", *(f"{text}," for text in TEXTS)]) + "\n")
+    planned = api.plan(tmp_path, model=str(model), settings=settings)
+    assert "test" not in planned.data["rows"], "labels that were kept back are no answer"
+
+
+def test_names_of_another_column_are_not_given_to_the_labels(model: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": datasets.Value("int64"),
+            "domain": datasets.ClassLabel(names=["books", "films"]),
+        }
+    )
+    rows = [{"text": text, "label": i % 2, "domain": i // 16} for i, text in enumerate(TEXTS)]
+    planned = api.plan(datasets.Dataset.from_list(rows, features=features), model=str(model))
+    assert planned.identity["labels"] == ["0", "1"]
 
 
 def test_texts_that_are_too_long_are_cut_and_say_so(model: Path) -> None:

@@ -263,6 +263,17 @@ def test_ids_are_names_where_the_data_names_them() -> None:
     assert task.restore_targets(space.to_json()) == space
 
 
+def test_ids_of_other_data_count_its_own_tags(model: Path) -> None:
+    task = bound(model, ROWS)
+    table = read([{"tokens": ["Ada", "sleeps"], "tags": [1, 0]}, {"tokens": ["It"], "tags": [0]}]).train
+    assert task.relabelled(table, ["O", "B-PER"]).column("tags") == [["B-PER", "O"], ["O"]]
+    task.targets = learn_tags([[0, 1]], ["B-PER", "O"], "'tags'", str)
+    assert task.relabelled(table, ["O", "B-PER"]).column("tags") == [["B-PER", "O"], ["O"]]
+    assert task.relabelled(table, ["B-PER", "O"]) is table
+    task.targets = learn_tags([[0, 1]], None, "'tags'", str)
+    assert task.relabelled(table, ["O", "B-PER"]) is table, "the training rows have these numbers, too"
+
+
 def test_a_row_without_tags_cannot_be_trained_on(model: Path) -> None:
     task = bound(model, ROWS)
     with pytest.raises(DataError, match="no tags"):

@@ -33,7 +33,7 @@ def events(engine: Any, kind: str) -> list[Event]:
 
 # accumulation ----------------------------------------------------------------------------------------------------
 
-MULTI = [{"text": row["text"], "label": "0,1" if i % 3 == 0 else str(i % 3)} for i, row in enumerate(small.reviews())]
+MULTI = [{"text": row["text"], "label": "0;1" if i % 3 == 0 else str(i % 3)} for i, row in enumerate(small.reviews())]
 NUMBERS = [{"text": row["text"], "label": i * 0.37 - 2} for i, row in enumerate(small.reviews())]
 UNEVEN = [row for i, row in enumerate(small.reviews(40)) if i % 2 == 0 or i % 6 == 1]
 KINDS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {

@@ -6,6 +6,8 @@
 
     EU NNP B-NP B-ORG           the word comes first, the tag asked for last
     rejects VBZ B-VP O
+
+Lines such as ``# text = EU rejects`` before the first word of a sentence say something about it, and are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from unfreeze.errors import DataError
 SUFFIXES = frozenset((".conll", ".bio", ".iob", ".iob2"))
 _DOCUMENT = "-DOCSTART-"
 _COLUMN = re.compile(r"[^ \t\r\n]+")
+_COMMENT = "# "
+# As Universal Dependencies and MultiCoNER write them: these may have as many columns as a word has.
+_KNOWN_COMMENT = re.compile(r"# (\S+ = |id\b|newdoc\b|newpar\b)")
 # So many lines of a .txt file must look like columns; prose has lines of many lengths.
 _FEWEST_LINES, _MOST_COLUMNS, _SAMPLE_BYTES = 6, 12, 8192
 
@@ -40,7 +45,7 @@ def is_column_file(path: Path) -> bool:
         return False
     lines = start.split(b"\n")
     whole = lines[:-1] if len(start) == _SAMPLE_BYTES else lines
-    rows = [fields for line in whole if (fields := line.split())]
+    rows = [fields for line in whole if not line.startswith(_COMMENT.encode()) and (fields := line.split())]
     widths = {len(fields) for fields in rows}
     if len(rows) < _FEWEST_LINES or len(widths) > 1 or not 2 <= max(widths) <= _MOST_COLUMNS:
         return False
@@ -90,9 +95,38 @@ def _names(count: int, name: str, line: int) -> list[str]:
 
 def _sentences(path: Path, name: str, reading: Reading) -> Iterator[Sequence[tuple[int, list[str]]]]:
     """The lines of each sentence, with their numbers."""
+
     # Not at every kind of space: a number may be written with a narrow one inside.
-    numbered = ((number, _COLUMN.findall(line)) for number, line in enumerate(lines_of(path, name, reading), start=1))
-    for is_filled, group in itertools.groupby(numbered, key=lambda item: bool(item[1])):
-        sentence = [(number, fields) for number, fields in group if fields[:1] != [_DOCUMENT]] if is_filled else []
+    def parted() -> Iterator[tuple[int, str, list[str]]]:
+        for number, line in enumerate(lines_of(path, name, reading), start=1):
+            yield number, line, _COLUMN.findall(line)
+
+    lines_of_words = (item for item in parted() if item[2] and not item[1].startswith(_COMMENT))
+    layout = next((_layout(line, fields) for _, line, fields in lines_of_words), None)
+    skipped = 0
+    for is_filled, group in itertools.groupby(parted(), key=lambda item: bool(item[2])):
+        if not is_filled:
+            continue
+        lines = list(group)
+        words = list(itertools.dropwhile(lambda item: _is_comment(item[1], _layout(item[1], item[2]) == layout), lines))
+        skipped += len(lines) - len(words)
+        sentence = [(number, fields) for number, _, fields in words if fields[:1] != [_DOCUMENT]]
         if sentence:
             yield sentence
+    if skipped:
+        reading.notes.append(f"{name}: {skipped:,} lines of comments before the words of a sentence were skipped.")
+
+
+def _layout(line: str, fields: Sequence[str]) -> tuple[int, bool]:
+    """How many columns a line has, and whether with tabs."""
+    return len(fields), "\t" in line
+
+
+def _is_comment(line: str, is_laid_out: bool) -> bool:
+    """Whether a line at the beginning of a sentence is none of a word; a word may be ``#`` itself.
+
+    Args:
+        line: As it stands.
+        is_laid_out: Whether it has the columns of the file.
+    """
+    return line.startswith(_COMMENT) and (not is_laid_out or _KNOWN_COMMENT.match(line) is not None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -93,7 +94,8 @@ def read(path: Path, place: str, digest: bytes | None = None) -> bytes:
             raise DataError("DATA-FORMAT", f"{path.name!r} is no plain file", where=place)
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError("DATA-MISSING", f"there is no file {str(path)!r}", where=place) from None
+        what = f"there is no file {str(path)!r}"
+        raise DataError("DATA-MISSING", what, where=place, remedy=_where_else(path)) from None
     except (OSError, ValueError) as error:
         what = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError("DATA-UNREADABLE", what, where=place) from None
@@ -105,6 +107,25 @@ def read(path: Path, place: str, digest: bytes | None = None) -> bytes:
             remedy="leave the data alone while a run reads it; then start anew",
         )
     return data
+
+
+def _where_else(path: Path) -> str | None:
+    """What to type where a file lies in a folder beside the place that it was looked for in."""
+    found = next((name for name in _known_folders(path.parent) if os.path.isfile(path.parent / name / path.name)), None)
+    return f"there is one in the folder {found!r}: name it {found}/{path.name}" if found is not None else None
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the folders in another, sorted, without links; none where it cannot be looked into."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
+
+
+# Thousands of files may be missing from one folder.
+_known_folders = functools.lru_cache(maxsize=16)(folders_in)
 
 
 def content_of(row: Row, column: str) -> bytes | None:

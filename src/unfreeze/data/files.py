@@ -59,6 +59,7 @@ class Reading:
     Attributes:
         encoding: What the user named, or None for UTF-8.
         config_name: Which configuration of a Hub data set.
+        to_predict: Whether rows are only to be answered: pictures without a mask are rows, too.
         notes: Sentences about what was recognised or assumed.
         text_files: Number of files that the encoding applied to.
         hub_sets: Number of data sets that the configuration applied to.
@@ -66,6 +67,7 @@ class Reading:
 
     encoding: str | None = None
     config_name: str | None = None
+    to_predict: bool = False
     notes: list[str] = field(default_factory=list)
     text_files: int = 0
     hub_sets: int = 0
@@ -491,19 +493,21 @@ def _read_json_lines(path: Path, name: str, reading: Reading) -> Table:
 
 
 def _read_json(path: Path, name: str, reading: Reading) -> Table:
-    first = next((line for line in lines_of(path, name, reading) if line.strip()), "")
-    if first.lstrip().startswith("{") and '"paragraphs"' in first[:4096]:
-        value = _parse("".join(lines_of(path, name, reading)), name)
-        if squad.is_squad(value):
-            return squad.rows_of(value, name)
-    if not first.lstrip().startswith("["):
-        if first.strip() == "{" or _is_one_object(path, name, reading):
-            raise DataError(
-                "DATA-FORMAT",
-                f"{name} holds one JSON object, not a list of rows",
-                where=name,
-                remedy='write a list, [{"text": ..., "label": ...}, ...], or one object a line',
-            )
+    filled = list(itertools.islice((line for line in lines_of(path, name, reading) if line.strip()), 2))
+    first = filled[0].strip() if filled else ""
+    if not first.startswith("["):
+        is_indented = len(filled) == 2 and first.startswith("{") and not any(map(_is_whole, filled))
+        if is_indented or len(filled) == 1:
+            value = _parse("".join(lines_of(path, name, reading)), name if is_indented else f"{name}:1")
+            if squad.is_squad(value):
+                return squad.rows_of(value, name)
+            if is_indented or _surrounds_rows(value):
+                raise DataError(
+                    "DATA-FORMAT",
+                    f"{name} holds one JSON object, not a list of rows",
+                    where=name,
+                    remedy='write a list, [{"text": ..., "label": ...}, ...], or one object a line',
+                )
         return _read_json_lines(path, name, reading)
     rows = _parse("".join(lines_of(path, name, reading)), name)
     builder = TableBuilder(name)
@@ -512,12 +516,17 @@ def _read_json(path: Path, name: str, reading: Reading) -> Table:
     return builder.finish()
 
 
-def _is_one_object(path: Path, name: str, reading: Reading) -> bool:
-    """Whether the file is a single object around the rows, as in {"version": 1, "data": [{...}, ...]}."""
-    filled = list(itertools.islice((line for line in lines_of(path, name, reading) if line.strip()), 2))
-    if len(filled) != 1:
+def _is_whole(line: str) -> bool:
+    """Whether a line is JSON by itself, as in a file of one object a line, and not the beginning of more."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
         return False
-    value = _parse(filled[0], f"{name}:1")
+    return True
+
+
+def _surrounds_rows(value: Any) -> bool:
+    """Whether the one value of a file is an object around the rows, as in {"version": 1, "data": [{...}, ...]}."""
     inner = list(value.values()) if isinstance(value, dict) else []
     has_rows = any(isinstance(v, list) and v and isinstance(v[0], dict) for v in inner)
     return has_rows or (bool(inner) and all(isinstance(v, list | dict) for v in inner))

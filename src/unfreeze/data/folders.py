@@ -23,6 +23,7 @@ from unfreeze.data.files import READABLE, SUFFIXES, Reading, check_regular, read
 from unfreeze.data.splits import SPLIT_NAMES, Splits
 from unfreeze.data.table import Places, Table, joined
 from unfreeze.errors import DataError, visible
+from unfreeze.types import Files
 
 LABEL_FILES = tuple(
     f"{stem}{suffix}"
@@ -49,7 +50,8 @@ def read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
     entries = _visible(root, root)
     if (masked := _with_masks(root, entries, reading, wanted)) is not None:
         return masked
-    found = _split_entries(root, entries, _is_table)
+    named = _named_by_tables(entries, reading)
+    found = _split_entries(root, [entry for entry in entries if entry not in named], _is_table)
     texts = [] if found else _prose_of(root, entries)
     if texts:
         found = _split_prose(root, texts)
@@ -64,8 +66,10 @@ def read_folder(root: Path, reading: Reading, wanted: str) -> Splits:
             remedy=_naming_one(root, found, wanted),
         )
     parts = {name: _read_part(root, group, reading) for name, group in found.items()}
+    parts = {name: _called_alike(part, parts.get("train", part)) for name, part in parts.items()}
     label_names, label_files = _side_files(entries, reading)
     used = {entry for group in found.values() for entry in group} | label_files
+    used |= {root / name for part in parts.values() for name in _folders_of_files(part)}
     _note_ignored([entry for entry in entries if entry not in used], reading)
     first = parts["train" if "train" in parts else wanted]
     return Splits(first, parts.get("validation"), parts.get("test"), name_of(root / "train"), label_names)
@@ -128,6 +132,7 @@ def _folder_without_splits(root: Path, entries: list[Path], texts: list[Path], r
     tables = [entry for entry in entries if _is_table(entry) and entry not in label_files]
     name = name_of(root / "train")
     kind = _kind_inside(root)
+    _refuse_yolo(root, kind, tables, reading)
     if kind is not None:
         tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
@@ -201,7 +206,8 @@ def read_table(path: Path, name: str, reading: Reading) -> Table:
         return conll.read_columns(path, name, reading)
     if path.suffix.casefold() == prose.SUFFIX:
         return prose.read_paragraphs(path, name, reading)
-    return media.resolved(read_file(path, name, reading), path.absolute().parent)
+    table = media.resolved(read_file(path, name, reading), path.absolute().parent)
+    return media.with_folders_below(table, name, reading.notes)
 
 
 def _split_entries(root: Path, entries: list[Path], holds_rows: Callable[[Path], bool]) -> dict[str, list[Path]]:
@@ -240,6 +246,7 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
     entries = _visible(folder, root)
     tables = [entry for entry in entries if _is_table(entry)]
     kind = _kind_inside(folder)
+    _refuse_yolo(folder, kind, tables, reading)
     if kind is not None:
         tables = [entry for entry in tables if _lists_files(entry, kind, reading)]
     if len(tables) == 1:
@@ -250,13 +257,49 @@ def _read_part(root: Path, group: list[Path], reading: Reading) -> Table:
 
 def _lists_files(entry: Path, kind: media.Kind, reading: Reading) -> bool:
     """Whether a table among pictures or sound has a row for each of them; metadata.csv is read with the folders."""
-    if entry.name == media.METADATA:
-        return False
+    table = _looked_into(entry, reading) if entry.name != media.METADATA else None
+    return table is not None and bool(file_columns(table, kind))
+
+
+def _looked_into(entry: Path, reading: Reading) -> Table | None:
+    """A table that may turn out not to be the data, without notes; None: it is none, and is named as not used."""
     try:
-        table = read_table(entry, entry.name, Reading(reading.encoding))
+        return read_table(entry, entry.name, Reading(reading.encoding))
     except DataError:
-        return False  # it is no data then, and is named among what is not used
-    return bool(file_columns(table, kind))
+        return None
+
+
+def _named_by_tables(entries: Sequence[Path], reading: Reading) -> set[Path]:
+    """Folders that are called as a split is and hold the files of that split's table: ``train/`` of ``train.csv``."""
+
+    def split_of(entry: Path) -> str | None:
+        return _split_called(_LONGER.split(_split_stem(entry), maxsplit=1)[0])
+
+    found: set[Path] = set()
+    for folder in entries:
+        split = _split_called(folder.name) if folder.is_dir() else None
+        own = [entry for entry in entries if split is not None and split_of(entry) == split and _is_table(entry)]
+        if own and _kind_inside(folder) is not None:
+            tried = (_looked_into(table, reading) for table in own)
+            found |= {folder for table in tried if table is not None and folder.name in _folders_of_files(table)}
+    return found
+
+
+def _folders_of_files(table: Table) -> set[str]:
+    """The first folder in the name of each file that a table names."""
+    columns = table.files.columns if table.files is not None else ()
+    names = (value for column in columns for value in table.column(column) if value)
+    return {first for first, divided, _ in (name.partition("/") for name in names) if divided}
+
+
+def _called_alike(table: Table, train: Table) -> Table:
+    """A folder of plain files has the column that the training table calls its files by: what is to be predicted."""
+    if table.files is None or len(table.columns) != 1 or table.columns[0] in train.columns:
+        return table
+    of_train = file_columns(train, table.columns[0])
+    if len(of_train) != 1:
+        return table
+    return Table(table.arrow.rename_columns(of_train), table.places, Files(table.files.folder, tuple(of_train)))
 
 
 def _note_ignored(entries: list[Path], reading: Reading) -> None:
@@ -348,11 +391,16 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
             pairs |= {str(_split_called(entry.name)): (entry, below / entry.name) for entry in inside}
         else:
             pairs["train"] = folder, below
-    tables, unread = dict[str, Table](), list[str]()
+    tables, unread, lists = dict[str, Table](), list[str](), dict[str, Path]()
     for split, pair in pairs.items():
         pictures, drawn = (_pictures_in(folder, root, reading) if folder.is_dir() else {} for folder in pair)
         if pictures and drawn:
-            tables[split] = masks.paired(pictures, drawn, root, reading.notes, _relative(pair[1], root))
+            where = _relative(pair[1], root)
+            table = masks.paired(pictures, drawn, root, reading.notes, where, keeps_all=reading.to_predict)
+            is_voc = pair[0].parent == root and pair[0].name.casefold() == masks.VOC[0]
+            lists = _voc_lists(root, reading, wanted) if is_voc else lists
+            is_listed = is_voc and bool(lists)
+            tables |= _as_listed(table, pictures, lists, root, reading, wanted) if is_listed else {split: table}
         elif pictures:
             shown, empty = (path.relative_to(root).as_posix() for path in pair)
             unread.append(f"The pictures in {shown} are not read: {empty} has no masks for them.")
@@ -360,11 +408,57 @@ def _with_masks(root: Path, entries: list[Path], reading: Reading, wanted: str) 
         return None
     reading.notes += unread
     label_names, label_files = _side_files(entries, reading)
-    used = {path for pair in pairs.values() for one in pair for path in (one, *one.parents)}
+    looked_at = [*lists.values(), *(one for pair in pairs.values() for one in pair)]
+    used = {path for one in looked_at for path in (one, *one.parents)}
     _note_ignored([entry for entry in entries if entry not in used | label_files], reading)
     name = name_of(root / "train")
     first = tables["train" if "train" in tables else wanted]
     return Splits(first, tables.get("validation"), tables.get("test"), name, label_names)
+
+
+def _voc_lists(root: Path, reading: Reading, wanted: str) -> dict[str, Path]:
+    """Split name to VOC's file with the names of its pictures; empty where none is of the rows that are wanted."""
+    folder = root / "ImageSets" / "Segmentation"
+    files = [e for e in _visible(folder, root) if e.suffix.casefold() == ".txt"] if folder.is_dir() else []
+    found = {split: file for file in files if (split := _split_called(file.stem)) is not None}
+    return found if wanted in found or ("train" in found and not reading.to_predict) else {}
+
+
+def _as_listed(
+    table: Table, pictures: Mapping[str, str], lists: Mapping[str, Path], root: Path, reading: Reading, wanted: str
+) -> dict[str, Table]:
+    """The rows of each split that a file names, a picture a line without its suffix.
+
+    Args:
+        table: Rows of pictures.
+        pictures: Name to the file name that a row has.
+        lists: Split name to its file.
+        root, reading, wanted: As for `read_folder`.
+
+    Raises:
+        DataError: E-DATA-MISSING, no file names a picture that can be used.
+    """
+    position = {name: i for i, name in enumerate(table.column("image"))}
+    found: dict[str, Table] = {}
+    for split, file in lists.items():
+        _is_link_inside(file, root)
+        shown = _relative(file, root)
+        lines = read_whole_text(file, shown, reading).splitlines()
+        names = dict.fromkeys(line.strip() for line in lines if line.strip())
+        rows = [position[pictures[name]] for name in names if pictures.get(name) in position]
+        if len(rows) < len(names):
+            more = f"{len(names) - len(rows):,} of {len(names):,}"
+            reading.notes.append(f"Names in {shown} of pictures that are not there or have no mask: {more}.")
+        if rows:
+            found[split] = table.select(rows)
+    if "train" not in found and wanted not in found:
+        what = f"no picture with a mask is named in {_relative(lists['train' if 'train' in lists else wanted], root)}"
+        remedy = "write the names of pictures into it, one a line without the suffix, or take it out of the folder"
+        raise DataError("DATA-MISSING", what, where=str(root), remedy=remedy)
+    unlisted = len(table) - len({place for part in found.values() for place in part.column("image")})
+    if unlisted:
+        reading.notes.append(f"Pictures that no file in ImageSets/Segmentation names are not used: {unlisted:,}.")
+    return found
 
 
 def _split_called(name: str) -> str | None:
@@ -481,6 +575,9 @@ def _file_name(path: Path, root: Path) -> str:
 
 # As its authors lay them out, as they are copied, and as Roboflow exports them.
 _COCO_FILE = re.compile(r"instances_.*\.json|_annotations\.coco\.json")
+# A class, and where it is: a box has four numbers, an outline more.
+_YOLO_LINE = re.compile(r"[0-9]+(\.0+)?(\s+-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?){4,}")
+_YOLO_FILES, _YOLO_BYTES = 20, 65536
 
 
 def _refuse_boxes(folder: Path) -> None:
@@ -494,12 +591,74 @@ def _refuse_boxes(folder: Path) -> None:
         kind = "COCO's files of boxes"
     else:
         return
-    raise DataError(
+    raise _boxes(folder, kind)
+
+
+def _boxes(folder: Path, kind: str) -> DataError:
+    return DataError(
         "DATA-FORMAT",
         f"the folder {folder.name!r} has {kind}: object detection comes in a later version",
         where=str(folder),
         remedy="to classify whole pictures, put those of each class into a sub-folder of its name",
     )
+
+
+def _refuse_yolo(folder: Path, kind: media.Kind | None, tables: Sequence[Path], reading: Reading) -> None:
+    """Say it where text files beside pictures hold their boxes: they are no texts to learn, one class a folder.
+
+    Args:
+        folder: Where rows are looked for.
+        kind: What most of its files are.
+        tables: In the folder; where one names the pictures it is what is read.
+        reading: For the tables.
+    """
+    if (folder / media.METADATA).is_file() or not _has_yolo_boxes(folder, kind):
+        return
+    if not any(_lists_files(table, "image", reading) for table in tables):
+        raise _boxes(folder, "YOLO's files of boxes")
+
+
+def _has_yolo_boxes(folder: Path, kind: media.Kind | None) -> bool:
+    """Whether text files that are called as pictures are hold numbers, a box a line.
+
+    They lie in ``labels/`` as the pictures do in ``images/``, or beside the pictures where these are not the more.
+    """
+
+    def key(parts: Sequence[str]) -> tuple[str, ...]:
+        return tuple("*" if part.casefold() in ("images", "labels") else part for part in parts)
+
+    texts: dict[tuple[str, ...], dict[str, Path]] = {}
+    for place, _, names in os.walk(folder):
+        parts = Path(place).relative_to(folder).parts
+        if kind is None or "labels" in map(str.casefold, parts):
+            found = sorted(name for name in names if name.casefold().endswith(".txt") and not name.startswith("."))
+            for name in found[:_YOLO_FILES]:
+                texts.setdefault(key(parts), {})[Path(name).stem] = Path(place, name)
+    if not texts:
+        return False
+    called_alike: set[Path] = set()
+    for place, _, names in os.walk(folder):
+        if (beside := texts.get(key(Path(place).relative_to(folder).parts))) is not None:
+            stems = {Path(name).stem for name in names if media.kind_of(name) == "image"}
+            called_alike |= {text for stem, text in beside.items() if stem in stems}
+    lines = [line for text in sorted(called_alike)[:_YOLO_FILES] for line in _first_lines(text)]
+    if called_alike and not lines:  # pictures with nothing in them
+        return any((root / "data.yaml").is_file() for root in (folder, folder.parent))
+    return bool(lines) and all(_YOLO_LINE.fullmatch(line) for line in lines)
+
+
+def _first_lines(path: Path) -> list[str]:
+    """Lines at the beginning of a file that hold something, without the spaces around them."""
+    try:
+        # Trap: opening a FIFO waits for a writer.
+        if path.is_symlink() or not path.is_file():
+            return []
+        with open(path, "rb") as handle:
+            start = handle.read(_YOLO_BYTES)
+    except OSError:
+        return []  # said by whoever reads it
+    lines = start.decode("utf-8", "replace").splitlines()
+    return [line.strip() for line in (lines[:-1] if len(start) == _YOLO_BYTES else lines) if line.strip()]
 
 
 def _files_below(folder: Path, root: Path, reading: Reading) -> Iterator[Path]:

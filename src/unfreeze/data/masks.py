@@ -4,7 +4,10 @@ Layouts; a picture and its mask have the same name, but for the suffix and ``_ma
 
 - ``train/`` beside ``trainannot/`` (or ``train_masks/``, ``train_labels/`` ...), the same for the other splits;
 - ``images/`` beside ``masks/`` (``annotations``, ``labels`` ...), each with or without folders of splits inside;
-- VOC's ``JPEGImages/`` beside ``SegmentationClass/``.
+- VOC's ``JPEGImages/`` beside ``SegmentationClass/``; ``ImageSets/Segmentation/train.txt`` and its like name the rows
+  of a split.
+
+Where most pictures have no mask, as in VOC, those that have one are the rows.
 
 What lies in further folders below is paired by its whole name from there on.
 
@@ -33,6 +36,7 @@ PICTURES, MASKS = (
     ("images", "image", "imgs", "img", "pictures", "jpegimages"),
     (*("masks", "mask", "annotations", "annotation", "labels", "label", "segmentationclass", "segmentation", "gt"),),
 )
+VOC = ("jpegimages", "segmentationclass")
 # At the end of a folder's name, after that of the pictures beside it.
 _ENDINGS = ("annot", "annotations", "masks", "mask", "labels", "gt")
 _MARK = re.compile(r"[_-](mask|masks|gt|label|labels|annot|seg|labelIds)\Z")
@@ -50,19 +54,31 @@ def folder_of_masks(pictures: Path, beside: Sequence[Path]) -> Path | None:
             return folder
     if name in PICTURES:
         # Trap: VOC has boxes in Annotations beside the masks.
-        names = ("segmentationclass", *MASKS) if name == "jpegimages" else MASKS
+        names = (VOC[1], *MASKS) if name == VOC[0] else MASKS
         return next((folder for wanted in names for folder in beside if folder.name.casefold() == wanted), None)
     return None
 
 
-def paired(pictures: Mapping[str, str], masks: Mapping[str, str], root: Path, notes: list[str], where: str) -> Table:
+def paired(
+    pictures: Mapping[str, str],
+    masks: Mapping[str, str],
+    root: Path,
+    notes: list[str],
+    where: str,
+    *,
+    keeps_all: bool = False,
+) -> Table:
     """Rows of pictures and their masks.
+
+    Pictures without a mask are rows without a label, which is told later; they are left out, counted, where most are
+    so and every mask has its picture, and in VOC's folder, of whose pictures only some have one.
 
     Args:
         pictures, masks: Name without suffix to file name relative to `root`.
         root: Of the data.
         notes: Get a sentence where files are left over.
         where: The folder of the masks, for messages.
+        keeps_all: Whether no picture is left out.
 
     Raises:
         DataError: E-DATA-MISSING, no picture has a mask.
@@ -76,6 +92,11 @@ def paired(pictures: Mapping[str, str], masks: Mapping[str, str], root: Path, no
     unused = len(set(masks.values()) - used)
     if unused:
         notes.append(f"Masks in {where} without a picture are not used: {unused:,}.")
+    bare = sum(name is None for name in found.values())
+    is_partial = where.casefold().endswith(VOC[1]) or (2 * bare > len(found) and not unused)
+    if bare and is_partial and not keeps_all:
+        notes.append(f"Pictures without a mask in {where} are not used: {bare:,} of {len(found):,}.")
+        found = {name: mask for name, mask in found.items() if mask is not None}
     names = list(found)
     columns = {"image": names, COLUMN: [found[name] for name in names]}
     arrow = pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})

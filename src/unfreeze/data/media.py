@@ -5,14 +5,17 @@ Rows keep the names of files as the data gives them, relative to a folder; see `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
 import pyarrow as pa
 
-from unfreeze.data.contents import checked_name
+from unfreeze.data.contents import checked_name, folders_in
 from unfreeze.data.table import Places, Table, holds_bytes
+from unfreeze.errors import DataError
 from unfreeze.types import Files
 
 Kind = Literal["image", "audio"]
@@ -71,10 +74,15 @@ def with_metadata(
     if FILE_NAME not in listed.columns:
         notes.append(f"{where} has no column '{FILE_NAME}' and is not used.")
         return None
-    names: list[str | None] = []
-    for i, value in enumerate(listed.column(FILE_NAME)):
-        name = checked_name(str(value), listed.place(i)) if value not in (None, "") else None
-        names.append((PurePosixPath(folder) / name).as_posix() if name is not None else None)
+    given = [
+        checked_name(str(value), listed.place(i)) if value not in (None, "") else None
+        for i, value in enumerate(listed.column(FILE_NAME))
+    ]
+    below = folder_below(given, root / folder)
+    if below is not None:
+        notes.append(_read_below(where, FILE_NAME, below))
+    place = PurePosixPath(folder, below or "")
+    names = [(place / name).as_posix() if name is not None else None for name in given]
     unnamed = len(set(present) - set(names))
     if unnamed:
         notes.append(f"Files that {where} does not name are not used: {unnamed:,}.")
@@ -94,6 +102,60 @@ def resolved(table: Table, folder: Path | None) -> Table:
     named = tuple(name for name in table.columns if _names_files(table, name, folder or Path()))
     brings_files = any(holds_bytes(table.arrow_column(name).type) for name in table.columns)
     return Table(table.arrow, table.places, Files(folder, named)) if named or brings_files else table
+
+
+def with_folders_below(table: Table, where: str, notes: list[str]) -> Table:
+    """The same table; files that lie together in a folder beside it, rather than beside it themselves, are named so.
+
+    Args:
+        table: From `resolved`, with a folder.
+        where: Its name.
+        notes: Get a sentence where that is so.
+    """
+    if table.files is None or table.files.folder is None:
+        return table
+    folder = table.files.folder
+    for column in table.files.columns:
+        try:
+            given = [checked_name(name, where) if name else None for name in table.column(column)]
+        except DataError:
+            continue  # said where it is read
+        below = folder_below(given, folder, PurePosixPath(where).stem)
+        if below is not None:
+            notes.append(_read_below(where, column, below))
+            table = table.replacing(column, [f"{below}/{name}" if name is not None else None for name in given])
+    return table
+
+
+def folder_below(names: Iterable[str | None], folder: Path, stem: str = "") -> str | None:
+    """The one folder in another that has all files of these names, where that one itself has none of them.
+
+    Args:
+        names: As `checked_name` gives them.
+        folder: Where they are looked for.
+        stem: What the table is called that names them: of several folders ``train`` is that of ``train_labels``.
+    """
+    wanted = [name for name in names if name is not None]
+    if not wanted or any(map(_looking_in(folder), wanted)):
+        return None
+    beside = [folder / name for name in folders_in(folder) if not name.startswith(".")]
+    found = [f.name for f in beside if _is_file(f / wanted[0]) and all(map(_looking_in(f), wanted))]
+    if len(found) > 1:
+        found = [name for name in found if re.split("[-_.]", stem.casefold())[0] == name.casefold()]
+    return found[0] if len(found) == 1 else None
+
+
+def _looking_in(folder: Path) -> Callable[[str], bool]:
+    """Whether files lie in a folder, which is listed once."""
+    try:
+        listed = set(os.listdir(folder))
+    except OSError:
+        listed = set()
+    return lambda name: name in listed if "/" not in name else _is_file(folder / name)
+
+
+def _read_below(where: str, column: str, below: str) -> str:
+    return f"{where}: the files that {column!r} names lie in {below}/ and are read there."
 
 
 def _names_files(table: Table, name: str, folder: Path) -> bool:

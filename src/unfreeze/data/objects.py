@@ -27,8 +27,7 @@ def read_object(data: Any, role: str, reading: Reading, wanted: str) -> Splits:
     if kind == "datasets.DatasetDict":
         return from_dataset_dict(data, role, reading, wanted)
     if kind == "datasets.Dataset":
-        label_names: list[str] = []
-        return Splits(_from_dataset(data, role, reading, label_names), name=role, label_names=label_names or None)
+        return _from_dataset(data, role, reading)
     if kind == "pandas.DataFrame":
         return Splits(_from_frame(data, role, reading), name=role)
     if isinstance(data, Mapping):
@@ -141,11 +140,10 @@ def _whole(column: pa.ChunkedArray, name: str, reading: Reading) -> pa.ChunkedAr
     return whole
 
 
-def _from_dataset(dataset: Any, name: str, reading: Reading, label_names: list[str]) -> Table:
-    """The rows of a `datasets.Dataset`; names of its classes are put into `label_names`.
+def _from_dataset(dataset: Any, name: str, reading: Reading) -> Splits:
+    """The rows of a `datasets.Dataset`, and the names of its classes.
 
-    With one column of class ids the ids stay and index into the names. With several, each is turned into names: one
-    list could not serve them all.
+    With one column of class ids the ids stay and index into the names. With several, each is turned into names.
     """
     if not len(dataset):
         raise DataError("DATA-EMPTY", "the Dataset has no rows", where=name)
@@ -167,9 +165,8 @@ def _from_dataset(dataset: Any, name: str, reading: Reading, label_names: list[s
             changed[column] = pa.array([None if i is None else names[i] for i in ids], pa.large_string())
         else:
             changed[column] = pa.array(ids, pa.int64())
-    if len(named) == 1:
-        label_names[:] = next(iter(named.values()))
-    return Table(pa.table(changed), table.places)
+    kept = named if len(named) == 1 else {}
+    return Splits(Table(pa.table(changed), table.places), name=name, class_names=kept)
 
 
 def _class_names(feature: Any) -> list[str] | None:
@@ -196,7 +193,9 @@ def from_dataset_dict(data: Mapping[str, Any], name: str, reading: Reading, want
     ignored = sorted(set(data) - set(keys.values()))
     if ignored:
         reading.notes.append(f"Splits that are not used: {', '.join(ignored)}.")
-    label_names: list[str] = []
-    tables = {split: _from_dataset(data[key], f"{name}/{key}", reading, label_names) for split, key in keys.items()}
-    first = tables["train" if "train" in tables else wanted]
-    return Splits(first, tables.get("validation"), tables.get("test"), name, label_names or None)
+    parts = {split: _from_dataset(data[key], f"{name}/{key}", reading) for split, key in keys.items()}
+    tables = {split: part.train for split, part in parts.items()}
+    first = parts["train" if "train" in parts else wanted]
+    others = {split: part for split, part in parts.items() if part.class_names != first.class_names}
+    validation, test = tables.get("validation"), tables.get("test")
+    return Splits(first.train, validation, test, name, class_names=first.class_names, read_from=others)

@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from unfreeze.errors import DataError, did_you_mean
 
 __all__ = ["keep", "kept", "read"]
 
+# Where a kept file has the names of its classes, in the schema's metadata.
+_NAMES = b"names"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -37,6 +40,7 @@ def read(
     encoding: str | None = None,
     config_name: str | None = None,
     wanted: str = "train",
+    to_predict: bool = False,
 ) -> Splits:
     """Read a data set.
 
@@ -50,6 +54,7 @@ def read(
         config_name: Which configuration (subset) of a Hub data set that has several.
         wanted: The split that must be there. With "test" a folder that has no training rows is read, too, and its test
             rows are also `Splits.train`.
+        to_predict: Whether the rows are only to be answered, so that none is left out for what it lacks.
 
     Raises:
         DataError: E-DATA-MISSING, E-DATA-EMPTY, E-DATA-FORMAT, E-DATA-ENCODING, E-DATA-ROW,
@@ -60,7 +65,7 @@ def read(
         >>> splits.train.row(1).values["label"], splits.train.place(1)
         ('neg', 'data:2')
     """
-    reading = Reading(encoding, config_name)
+    reading = Reading(encoding, config_name, to_predict)
     splits = _read_any(data, "data", reading, wanted)
     for role, given in (("validation", validation), ("test", test)):
         if given is None:
@@ -70,7 +75,9 @@ def read(
         other = _read_any(given, role, reading, wanted=role)
         own = getattr(other, role)
         setattr(splits, role, other.train if own is None else own)
-        splits.label_names = splits.label_names or other.label_names
+        splits.read_from = {**splits.read_from, role: other if own is None else other.read_from.get(role, other)}
+        if splits.label_names is None:
+            splits.label_names, splits.class_names = other.label_names, {**other.class_names, **splits.class_names}
     if encoding is not None and not reading.text_files:
         raise DataError(
             "DATA-ENCODING",
@@ -100,16 +107,25 @@ def keep(splits: Splits, folder: Path) -> None:
             names = [str(Path(value).absolute()) if value else value for value in table.column(column)]
             place = arrow.column_names.index(column)
             arrow = arrow.set_column(place, column, pa.array(names, pa.large_string()))
-        pyarrow.parquet.write_table(arrow, folder / f"{name}.parquet")
-    if splits.label_names is not None:
-        (folder / "labels.json").write_text(json.dumps(splits.label_names), encoding="utf-8")
+        data = splits.read_from.get(name, splits)
+        names = json.dumps({"label_names": data.label_names, "class_names": data.class_names})
+        pyarrow.parquet.write_table(arrow.replace_schema_metadata({_NAMES: names}), folder / f"{name}.parquet")
 
 
 def kept(folder: Path) -> Splits | None:
     """What `keep` wrote; None where there is no such folder."""
+    import pyarrow.parquet
+
     if not folder.is_dir():
         return None
-    return _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
+    splits = _read_path(str(folder), Reading(None), "train").changed(lambda table: media.resolved(table, None))
+    named = {}
+    for name, table in splits.tables().items():
+        stored = pyarrow.parquet.read_schema(folder / f"{name}.parquet").metadata or {}
+        named[name] = Splits(table, **json.loads(stored.get(_NAMES, b"{}")))
+    first = named.pop("train")
+    names = first.label_names or splits.label_names  # earlier versions wrote labels.json
+    return replace(splits, label_names=names, class_names=first.class_names, read_from=named)
 
 
 def _read_any(data: Any, role: str, reading: Reading, wanted: str = "train") -> Splits:

@@ -33,7 +33,9 @@ class Splits:
         validation: Rows to choose weights by, where there are any.
         test: Rows to report on, where there are any.
         name: A short name for the run: ``reviews``.
-        label_names: Names of the classes in order, from a side file or a `datasets` feature; ids index into it.
+        label_names: Names of the classes in order, from a file beside the rows: of whichever column is the label.
+        class_names: Column to the names of its classes in order, from a `datasets` feature; ids index into them.
+        read_from: Split to the data it is from, where that is other data: its ids index into names of their own.
         notes: Sentences: what was recognised, ignored, assumed.
     """
 
@@ -42,7 +44,16 @@ class Splits:
     test: Table | None = None
     name: str = "data"
     label_names: list[str] | None = None
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+    read_from: dict[str, Splits] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def names_of(self, label: str | tuple[str, ...] | None, split: str = "train") -> list[str] | None:
+        """Names of the classes of the column, or columns, with a split's labels; None where its data lists none."""
+        data = self.read_from.get(split, self)
+        columns = (label,) if isinstance(label, str) else label or ()
+        own = (data.class_names[name] for name in columns if name in data.class_names)
+        return next(own, data.label_names)
 
     def tables(self) -> dict[str, Table]:
         """The splits that there are, by name."""
@@ -56,9 +67,9 @@ class Splits:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all values of all splits and the label names."""
+        """SHA-256 of all values of all splits and the names of classes."""
         parts = {name: table.fingerprint for name, table in self.tables().items()}
-        return hashlib.sha256(json.dumps([parts, self.label_names]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([parts, self.label_names, self.class_names]).encode()).hexdigest()
 
 
 @dataclass

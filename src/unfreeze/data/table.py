@@ -158,6 +158,11 @@ class Table:
         """The same rows without some columns."""
         return Table(self.arrow.drop_columns(list(names)), self.places, self.files)
 
+    def replacing(self, name: str, values: Sequence[Any]) -> Table:
+        """The same rows with other values in one column."""
+        column = _reduced(pa.chunked_array([pa.array(values)]))
+        return Table(self.arrow.set_column(self.columns.index(name), name, column), self.places, self.files)
+
     def gathering(self, name: str, columns: Sequence[str]) -> Table:
         """The same rows with one more column, which has a list of what some others hold that is not missing."""
         values = zip(*(self.column(column) for column in columns), strict=True)

@@ -14,26 +14,33 @@ from typing import Any
 from unfreeze.data.columns import Roles
 from unfreeze.data.quality import without_broken
 from unfreeze.data.sources import read
+from unfreeze.data.splits import Splits
 from unfreeze.data.table import Table
 from unfreeze.errors import DataError, RequestError, did_you_mean
 from unfreeze.recipe import Recipe
 from unfreeze.tasks.base import Task
 
 
-def rows_to_use(data: Any, encoding: str | None = None) -> Table:
-    """The test rows of data where there are some, otherwise all; a `Table` stays what it is.
+def rows_to_use(data: Any, encoding: str | None = None, *, to_predict: bool = False) -> Splits:
+    """The test rows of data where there are some, otherwise all, as `Splits.train`; a `Table` stays what it is.
+
+    Args:
+        data, encoding: See `unfreeze.api.evaluate`.
+        to_predict: Whether the rows are only to be answered.
 
     Raises:
         DataError: As `data.sources.read`.
     """
     if isinstance(data, Table):
-        return data
+        return Splits(data)
     try:
-        splits = read(data, encoding=encoding, wanted="test")
+        splits = read(data, encoding=encoding, wanted="test", to_predict=to_predict)
     except DataError as error:
         where, remedy = (_with_option(text or "") for text in (error.where, error.remedy))
         raise DataError(error.code, error.what, where=where or None, remedy=remedy or None) from None
-    return splits.test if splits.test is not None else splits.train
+    if splits.test is None:
+        return splits
+    return replace(splits.read_from.get("test", splits), train=splits.test, validation=None, test=None)
 
 
 def readable(task: Task, table: Table, roles: Roles, *, drop: bool, say: Callable[[str], None]) -> Table:

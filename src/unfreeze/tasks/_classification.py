@@ -18,7 +18,14 @@ from unfreeze.data.columns import Roles
 from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.metrics import ClassificationState, MultiLabelState, PairedState, RegressionState
-from unfreeze.tasks._labels import LabelSpace, ProblemType, guess_problem_type, labels_in, learn_labels
+from unfreeze.tasks._labels import (
+    LabelSpace,
+    ProblemType,
+    guess_problem_type,
+    is_unlabelled,
+    labels_in,
+    learn_labels,
+)
 from unfreeze.tasks._parts import WholeRows
 from unfreeze.tasks._trained_before import continued
 from unfreeze.tasks.base import Material, Task
@@ -69,6 +76,9 @@ class ClassificationTask(Task):
         return False
 
     # what the labels are -----------------------------------------------------------------------------------------
+
+    def is_unlabelled(self, value: Any) -> bool:
+        return is_unlabelled(value, self.problem_type)
 
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> LabelSpace:
         columns = roles.label if isinstance(roles.label, tuple) else ()
@@ -137,6 +147,10 @@ class ClassificationTask(Task):
 
     def continue_from(self, targets: LabelSpace, config: Any, name: str) -> tuple[LabelSpace, list[str]]:
         return continued(targets, config, name)
+
+    def relabelled(self, table: Table, names: Sequence[str]) -> Table:
+        label = self.roles.label
+        return self.targets.relabelled(table, label, names) if isinstance(label, str) else table
 
     def check_labels(self, table: Table, split: str) -> None:
         """A label that only validation or test rows have can neither be learned nor scored."""

@@ -4,7 +4,7 @@ The rules, in this order, looking at the training rows alone:
 
 1. several label columns, or lists in one column: *multi-label*;
 2. text such as ``"2,17"`` whose parts are all ids (or names the data set lists), with more than one part in some row:
-   *multi-label*;
+   *multi-label*; refused where they may as well be numbers with a comma;
 3. numbers with a fractional part: *regression*;
 4. whole numbers of more than `MOST_NUMERIC_CLASSES` kinds, or of so many kinds that a class has fewer than 3 rows on
    average, where the data set lists no names: *regression*;
@@ -19,13 +19,16 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from unfreeze.data.quality import is_missing
 from unfreeze.errors import DataError, RecipeError, TaskError, did_you_mean
 from unfreeze.types import Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 PROBLEM_TYPES: tuple[ProblemType, ...] = ("single_label_classification", "multi_label_classification", "regression")
@@ -35,6 +38,7 @@ _MOST_TYPOS = 0.1
 _LARGEST_TARGET = 1e18
 _SEPARATOR = re.compile(r"\s*[,;|]\s*")
 _INTEGER = re.compile(r"[-+]?[0-9]+(?:\.0+)?\Z")
+_PERHAPS_DECIMAL = re.compile(r"[-+]?[0-9]+(,[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class LabelSpace:
         columns: The label columns where each is one label of a multi-label task.
         ids: Whether the data gives positions rather than names: in `listed`, or in `labels` where that is empty.
         listed: The names in the order that the data's ids count, where the model's outputs have another.
+        names_none: Whether an empty text names no class, rather than being no label: several labels were asked for.
         center, scale: Regression targets are trained as (value - center) / scale.
         thresholds: Multi-label decision thresholds, chosen on validation rows; None: 0.5 each.
         counts: Training rows of each class.
@@ -65,6 +70,7 @@ class LabelSpace:
     rows: int = 0
     reason: str = ""
     listed: tuple[str, ...] = ()
+    names_none: bool = False
     _position: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +90,7 @@ class LabelSpace:
     def in_order_of(self, labels: Sequence[str]) -> LabelSpace:
         """The same classes in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        listed = (self.listed or self.labels) if self.ids and tuple(labels) != self.labels else self.listed
+        listed = self.counted if self.ids and tuple(labels) != self.labels else self.listed
         return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
 
     def unscaled(self, *, center: float = 0.0) -> LabelSpace:
@@ -100,7 +106,7 @@ class LabelSpace:
         if self.columns:
             return np.asarray([_as_bit(row, c) for c in self.columns], dtype=np.float32)
         value = row.values.get(column) if isinstance(column, str) else None
-        if is_missing(value):
+        if is_unlabelled(value, self.problem_type if self.names_none else None):
             return None
         if self.problem_type == "regression":
             return (_as_number(value, row) - self.center) / self.scale
@@ -122,17 +128,56 @@ class LabelSpace:
             return [name for name, bit in zip(self.labels, target, strict=True) if bit]
         return self.labels[target]
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names in the order that ids in the data count them; empty where the data gives names."""
+        return (self.listed or self.labels) if self.ids else ()
+
+    def relabelled(self, table: Table, column: str, own: Sequence[str]) -> Table:
+        """Rows of other data, whose ids count names of its own, with their labels as the training rows name them.
+
+        Args:
+            table: The rows.
+            column: Of their labels.
+            own: The names that the other data lists.
+
+        Raises:
+            DataError: E-DATA-LABEL-UNSEEN.
+        """
+        if self.problem_type == "regression" or tuple(own) == self.counted:
+            return table
+        several = self.problem_type == "multi_label_classification"
+        asked = self.problem_type if self.names_none else None
+        values = table.column(column)
+        rows = [None if is_unlabelled(v, asked) else parts_of(v) if several else [canonical(v)] for v in values]
+        found = {part for parts in rows for part in parts or ()}
+        # Names are read as they are, and so are numbers that are names, or that the training rows have, too.
+        if not found or not _are_positions(found, own) or (not self.ids and found <= {*self.labels, *own}):
+            return table
+        called = {part: own[_whole(part)] for part in found}
+        for part, name in called.items() if self.ids else ():
+            if _INTEGER.match(name):  # Trap: a text that is a number is read as an id.
+                if name not in self.counted:
+                    first = next(i for i, parts in enumerate(rows) if part in (parts or ()))
+                    raise self._unseen(name, table.place(first))
+                called[part] = str(self.counted.index(name))
+        named = ([called[part] for part in parts] if parts is not None else None for parts in rows)
+        return table.replacing(column, [parts if several or parts is None else parts[0] for parts in named])
+
     def _find(self, name: str, row: Row) -> int:
         if self.ids and _INTEGER.match(name) and 0 <= _whole(name) < len(self.labels):
-            return self._position[(self.listed or self.labels)[_whole(name)]]
+            return self._position[self.counted[_whole(name)]]
         if name not in self._position:
-            raise DataError(
-                "DATA-LABEL-UNSEEN",
-                f"the label {name!r} is in no training row: {did_you_mean(name, self.labels)}",
-                where=row.place,
-                remedy="correct the label, or add training rows that have it",
-            )
+            raise self._unseen(name, row.place)
         return self._position[name]
+
+    def _unseen(self, name: str, where: str) -> DataError:
+        return DataError(
+            "DATA-LABEL-UNSEEN",
+            f"the label {name!r} is in no training row: {did_you_mean(name, self.labels)}",
+            where=where,
+            remedy="correct the label, or add training rows that have it",
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -147,6 +192,7 @@ class LabelSpace:
             "rows": self.rows,
             "reason": self.reason,
             "listed": list(self.listed),
+            "names_none": self.names_none,
         }
 
     @classmethod
@@ -189,7 +235,7 @@ def learn_labels(
             remedy = "name one label column, or leave options.problem_type out"
             raise RecipeError("RECIPE-CONFLICT", what, where="options.problem_type", remedy=remedy)
         return _learn_columns(values, columns)
-    labelled = [i for i, v in enumerate(values) if not is_missing(v)]
+    labelled = [i for i, v in enumerate(values) if not is_unlabelled(v, problem_type)]
     present = [values[i] for i in labelled]
     if not present:
         raise DataError("DATA-LABEL", "no row has a label", where=where)
@@ -203,9 +249,17 @@ def learn_labels(
     kind, reason = (problem_type, "named in the recipe") if problem_type else guess_problem_type(present, names)
     if kind == "regression":
         return _learn_numbers(present, place_of, reason)
-    if problem_type is None and kind == "single_label_classification" and not names:
-        _refuse_numbers_with_typos(present, place_of)
-    return _learn_classes(present, kind, names, where, reason, place_of)
+    if problem_type is None and not names:
+        _refuse_decimal_commas(present, place_of)
+        if kind == "single_label_classification":
+            _refuse_numbers_with_typos(present, place_of)
+    space = _learn_classes(present, kind, names, where, reason, place_of)
+    return replace(space, names_none=problem_type == "multi_label_classification", _position={})
+
+
+def is_unlabelled(value: Any, asked: ProblemType | None) -> bool:
+    """Whether a raw value is no label; an empty text is one that names no class where several labels were asked for."""
+    return is_missing(value) and not (asked == "multi_label_classification" and isinstance(value, str))
 
 
 def labels_in(value: Any, kind: ProblemType) -> set[str]:
@@ -243,7 +297,7 @@ def _hint_at_parts(values: Sequence[Any]) -> str:
     """What to type where a label such as ``"slow;loud"`` looks like two of the others."""
     texts = {v.strip() for v in values if isinstance(v, str)}
     whole = {t for t in texts if not _SEPARATOR.search(t)}
-    joined = sorted(t for t in texts - whole if whole.issuperset(_SEPARATOR.split(t)))
+    joined = sorted(t for t in texts - whole if (parts := parts_of(t)) and whole.issuperset(parts))
     if not joined:
         return ""
     setting = "--set options.problem_type=multi_label_classification"
@@ -251,10 +305,26 @@ def _hint_at_parts(values: Sequence[Any]) -> str:
 
 
 def _are_joined_ids(values: Sequence[Any], names: Sequence[str] | None) -> bool:
-    if not all(isinstance(v, str) for v in values) or not any(_SEPARATOR.search(v) for v in values):
+    if not all(isinstance(v, str) for v in values) or not any(len(parts_of(v)) > 1 for v in values):
         return False
     known = set(names or ())
-    return all(p in known or p.isdigit() for v in values for p in _SEPARATOR.split(v.strip()))
+    return all(p in known or p.isdigit() for v in values for p in parts_of(v))
+
+
+def _refuse_decimal_commas(values: Sequence[Any], place: Callable[[int], str]) -> None:
+    """Where no row has more than one comma, ``"3,5"`` may be a number or two ids, and nothing tells which."""
+    found = [_PERHAPS_DECIMAL.fullmatch(v.strip()) if isinstance(v, str) else None for v in values]
+    with_comma = next((i for i, match in enumerate(found) if match and match[1]), None)
+    if with_comma is None or not all(found):
+        return
+    raise DataError(
+        "DATA-LABEL",
+        f"labels such as {values[with_comma]!r} may be numbers that are written with a comma, or two labels each",
+        where=place(with_comma),
+        remedy="write numbers with a point and without commas: 1234.5\n"
+        "or, if each is several labels: --set options.problem_type=multi_label_classification\n"
+        "or, if each is one class: --set options.problem_type=single_label_classification",
+    )
 
 
 def _refuse_numbers_with_typos(values: Sequence[Any], place: Callable[[int], str]) -> None:
@@ -286,11 +356,10 @@ def _learn_classes(
             found[name] = found.get(name, 0) + 1
     if not found and not names:
         remedy = "name at least one label in some row, or another column: --set data.label=COLUMN"
-        raise DataError("DATA-LABEL", "no row names a label: every list is empty", where=where, remedy=remedy)
+        raise DataError("DATA-LABEL", "no row names a label: every list or text is empty", where=where, remedy=remedy)
     # Trap: names may be numbers themselves (1 to 5 stars). Text that is among them is a name, not a position.
-    is_named = bool(names) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
-    in_range = all(_INTEGER.match(n) and 0 <= _whole(n) < len(names or ()) for n in found)
-    as_ids = bool(names) and in_range and not is_named
+    is_named = bool(names and found) and set(found) <= set(names or ()) and all(isinstance(v, str) for v in values)
+    as_ids = bool(names) and _are_positions(found, names or ()) and not is_named
     if names and not as_ids and not set(found) <= set(names) and all(_INTEGER.match(n) for n in found):
         beyond = next(n for n in sorted(found, key=_order) if not 0 <= _whole(n) < len(names))
         row = next(i for i, v in enumerate(values) if beyond in (parts_of(v) if multi else [canonical(v)]))
@@ -356,11 +425,15 @@ def canonical(value: Any) -> str:
 
 
 def parts_of(value: Any) -> list[str]:
-    """The class names in one multi-label value: a list, or text with separators; empty text names none."""
+    """The class names in one multi-label value: a list, or text with separators; an empty text or part names none."""
     if isinstance(value, list | tuple | np.ndarray):
         return [canonical(v) for v in value]
-    text = canonical(value).strip()
-    return _SEPARATOR.split(text) if text else []
+    return [part for part in _SEPARATOR.split(canonical(value).strip()) if part]
+
+
+def _are_positions(found: Iterable[str], names: Sequence[str]) -> bool:
+    """Whether labels count names, from 0 on."""
+    return all(_INTEGER.match(n) and 0 <= _whole(n) < len(names) for n in found)
 
 
 def _whole(text: str) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unfreeze.errors import DataError, did_you_mean
 from unfreeze.types import Row
+
+if TYPE_CHECKING:
+    from unfreeze.data.table import Table
 
 OUTSIDE = "O"
 # IOB1, IOB2 and IOBES.
@@ -50,7 +53,7 @@ class TagSpace:
     def in_order_of(self, labels: Sequence[str]) -> TagSpace:
         """The same tags in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        listed = (self.listed or self.labels) if self.ids and tuple(labels) != self.labels else self.listed
+        listed = self.counted if self.ids and tuple(labels) != self.labels else self.listed
         return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
 
     def target(self, row: Row, column: str | None, n_words: int) -> np.ndarray | None:
@@ -72,9 +75,32 @@ class TagSpace:
             )
         return np.asarray([self._find(tag, row) for tag in tags], dtype=np.int64)
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names in the order that ids in the data count them; empty where the data gives names."""
+        return (self.listed or self.labels) if self.ids else ()
+
+    def relabelled(self, table: Table, column: str, own: Sequence[str]) -> Table:
+        """Rows of other data, whose ids count names of its own, with the names of their tags.
+
+        Args:
+            table: The rows.
+            column: Of their tags.
+            own: The names that the other data lists.
+        """
+        if tuple(own) == self.counted or not table.is_list(column):
+            return table
+        rows = table.column(column)
+        tags = [tag for given in rows for tag in given or ()]
+        are_positions = all(isinstance(tag, int) and 0 <= tag < len(own) for tag in tags)
+        # Numbers are read as they are where they are names, or where the training rows have them, too.
+        if not tags or not are_positions or (not self.ids and set(map(str, tags)) <= {*self.labels, *own}):
+            return table
+        return table.replacing(column, [None if given is None else [own[tag] for tag in given] for given in rows])
+
     def _find(self, tag: Any, row: Row) -> int:
         if self.ids and isinstance(tag, int) and 0 <= tag < len(self.labels):
-            return self._position[(self.listed or self.labels)[tag]]
+            return self._position[self.counted[tag]]
         if str(tag) not in self._position:
             raise DataError(
                 "DATA-LABEL-UNSEEN",

@@ -275,6 +275,15 @@ class Task(ABC):
         """
         return targets, []
 
+    def relabelled(self, table: Table, names: Sequence[str]) -> Table:
+        """Rows of other data, whose ids count names of its own, with labels as the training rows have them.
+
+        Args:
+            table: The task is bound to its columns.
+            names: What the other data calls its classes, in the order that its ids count.
+        """
+        return table
+
     def check_labels(self, table: Table, split: str) -> None:  # noqa: B027
         """Refuse validation or test rows whose labels the training rows do not have; the task is bound.
 

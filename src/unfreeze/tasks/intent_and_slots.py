@@ -141,9 +141,7 @@ class IntentAndSlots(TagsWords):
     def learn(self, train: Table, roles: Roles, label_names: Sequence[str] | None) -> FrameSpace:
         intent, tags = _columns(roles)
         tagged = train.column(str(tags))
-        # Names that a data set lists are of the column of whole numbers.
-        first = next((tag for row in tagged if row is not None for tag in row), None)
-        of_tags = label_names if isinstance(first, int) else None
+        of_tags = label_names if _are_numbers(tagged) else None
         space = FrameSpace(
             learn_tags(tagged, of_tags, f"'{tags}'", train.place),
             learn_labels(
@@ -180,6 +178,13 @@ class IntentAndSlots(TagsWords):
         if set(labels.values()) == set(targets.labels) and set(first) != set(targets.tags.labels):
             return targets, [f"the head of {name} has these labels in another order and is replaced"]
         return continued(targets, config, name)
+
+    def relabelled(self, table: Table, names: Sequence[str]) -> Table:
+        intent, tags = map(str, _columns(self.roles))
+        if table.is_list(tags) and _are_numbers(table.column(tags)):
+            return self.space.relabelled(table, tags, names)
+        intents: LabelSpace = self.targets.intents
+        return intents.relabelled(table, intent, names)
 
     def check_labels(self, table: Table, split: str) -> None:
         for row in table:
@@ -372,6 +377,11 @@ class IntentAndSlots(TagsWords):
             {"tokens": ["weather", "for", "Rome"], "slots": ["O", "O", "B-city"], "intent": "GetWeather"},
             {"tokens": ["play", "Marie"], "slots": ["O", "B-artist"], "intent": "PlayMusic"},
         ]
+
+
+def _are_numbers(tagged: Sequence[Any]) -> bool:
+    """Whether tags are whole numbers; names that a data set lists are then theirs, and not of the intents."""
+    return isinstance(next((tag for row in tagged if row is not None for tag in row), None), int)
 
 
 def _columns(roles: Roles) -> tuple[str | None, str | None]:

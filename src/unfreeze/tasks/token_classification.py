@@ -71,6 +71,9 @@ class TokenClassification(TagsWords):
     def continue_from(self, targets: TagSpace, config: Any, name: str) -> tuple[TagSpace, list[str]]:
         return continued(targets, config, name)
 
+    def relabelled(self, table: Table, names: Sequence[str]) -> Table:
+        return self.space.relabelled(table, str(self.roles.label), names)
+
     def restore_targets(self, stored: Any) -> TagSpace:
         return TagSpace.from_json(stored)
 
