@@ -51,7 +51,7 @@ def _from_rows(rows: Sequence[Any], name: str) -> Table:
                 where=f"{name}:{number}",
                 remedy='give [{"text": ..., "label": ...}, ...]',
             )
-        builder.add({str(key): _plain(value) for key, value in row.items()}, number)
+        builder.add({str(key): plain(value) for key, value in row.items()}, number)
     return builder.finish()
 
 
@@ -61,7 +61,7 @@ def plain_file(item: Any, place: str, noun: str) -> Any:
     Raises:
         DataError: E-DATA-ROW.
     """
-    value = _plain(item)
+    value = plain(item)
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -73,7 +73,7 @@ def plain_file(item: Any, place: str, noun: str) -> Any:
     raise DataError("DATA-ROW", f"a {noun} is a file's name, its bytes or {kinds}, not {given}", where=place)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A NumPy scalar as the Python one; NaN, which pandas writes for what is missing, as None."""
     if type(value).__name__ in ("NAType", "NaTType"):  # what pandas writes for missing values of some columns
         return None

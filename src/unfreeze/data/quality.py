@@ -280,7 +280,6 @@ def check_rows(
     roles: Roles,
     *,
     split: str,
-    skip_unlabelled: bool = False,
     noun: str = "texts",
     is_unlabelled: Callable[[Any], bool] = is_missing,
 ) -> None:
@@ -290,7 +289,6 @@ def check_rows(
         table: Rows of one split.
         roles: What was decided on the training rows; the columns must be in this table, too.
         split: Its name, for messages.
-        skip_unlabelled: True where the caller leaves rows without label out (see `unlabelled_rows`).
         noun: What the rows' inputs are; files are looked for when they are read.
         is_unlabelled: Whether a value of the label column is none.
 
@@ -310,7 +308,7 @@ def check_rows(
             )
     _check_inputs(table, roles, split, noun)
     missing = unlabelled_rows(table, roles, is_unlabelled)
-    if len(missing) and not skip_unlabelled:
+    if len(missing):
         raise DataError(
             "DATA-LABEL",
             f"{len(missing):,} of {len(table):,} {split} rows have no label",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -64,12 +62,6 @@ class Splits:
         """The same splits, each table changed."""
         tables: dict[str, Any] = {name: change(table) for name, table in self.tables().items()}
         return replace(self, **tables)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all values of all splits and the names of classes."""
-        parts = {name: table.fingerprint for name, table in self.tables().items()}
-        return hashlib.sha256(json.dumps([parts, self.label_names, self.class_names]).encode()).hexdigest()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unfreeze import durable, tasks
-from unfreeze.data.objects import _plain as plain
+from unfreeze.data.objects import plain
 from unfreeze.errors import DataError, ModelError
 from unfreeze.evaluation import predict_rows
 from unfreeze.models.loading import load_config, quiet, resolve
