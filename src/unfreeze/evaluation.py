@@ -88,7 +88,6 @@ def evaluate_examples(
     precision: str = "fp32",
     intervals: bool = True,
     answers: bool = True,
-    seed: int = 0,
     observe: Callable[[Any, Batch], None] | None = None,
     check: Callable[[], None] | None = None,
 ) -> Evaluation:
@@ -104,7 +103,6 @@ def evaluate_examples(
         precision: ``fp32``, ``bf16`` or ``fp16``.
         intervals: Whether to bootstrap.
         answers: Whether answers are wanted that take more than the forward that gives the loss (see `Task.generates`).
-        seed: Of the bootstrap.
         observe: Sees every batch's outputs, such as a paired comparison.
         check: Called for every batch; may raise to end the pass.
     """
@@ -141,7 +139,7 @@ def evaluate_examples(
     return Evaluation(
         loss=_total_loss(sums),
         metrics=metric.compute(),
-        intervals=metric.intervals(seed) if intervals and counts["rows"] else {},
+        intervals=metric.intervals() if intervals and counts["rows"] else {},
         details=metric.details() if intervals else {},
         mistakes=[(row, surprise) for surprise, row in sorted(worst, reverse=True)],
         rows=counts["rows"],

@@ -61,7 +61,7 @@ def measure(
         say(f"evaluating {len(table):,} {name} rows")
         collected = _Collected(task)
         known = frozenset(prepared.data_facts.shared_rows.get(name, ()))
-        settings = {"seed": prepared.recipe.seed, "observe": collected, "check": check}
+        settings = {"observe": collected, "check": check}
         if recorded is None:
             rows = None
         else:
@@ -209,7 +209,7 @@ def _compare(
     def untouched_answers() -> list[Any]:
         collected = _Collected(task)
         untouched = pretrained().to(device_of(model))
-        evaluate_rows(task, untouched, table, seed=seed, intervals=False, observe=collected, check=check)
+        evaluate_rows(task, untouched, table, intervals=False, observe=collected, check=check)
         return collected.answers
 
     seed = prepared.recipe.seed

@@ -138,7 +138,7 @@ def test_a_frame_is_right_where_intent_and_slots_are() -> None:
     two.update_frames(([1, 1], [0, 1]), (tags[2:], said[2:]), np.arange(2, 4))
     one.merge(two)
     assert one.compute() == found
-    assert one.intervals(0) == state.intervals(0)
+    assert one.intervals() == state.intervals()
 
 
 def test_two_systems_are_compared_by_whole_frames() -> None:

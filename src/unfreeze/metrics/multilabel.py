@@ -110,15 +110,13 @@ class MultiLabelState(SummedState):
         names = ("f1", "f1_micro", "f1_samples", "accuracy", "precision", "recall", "log_loss")
         return self._computed(names)
 
-    def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals of all metrics from the streamed Poisson bootstrap; (low, high) by metric.
 
         Accuracy 0 or 1 gets Wilson's interval instead; another metric whose repetitions all agree is left out, with the
         cause in ``reasons["METRIC interval"]``.
 
         Args:
-            seed: Taken so that all states can be asked alike. It changes nothing: the weights were drawn when the rows
-                came, with the seed of the constructor.
             level: Coverage asked for.
         """
         if self.n == 0:

@@ -67,15 +67,13 @@ class RegressionState(SummedState):
         names = ("mse", "rmse", "mae", "r2", "pearson")
         return self._computed(names)
 
-    def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals of all metrics from the streamed Poisson bootstrap; (low, high) by metric.
 
         A metric whose repetitions all agree (no error at all, a single row) is left out, with the cause in
         ``reasons["METRIC interval"]``.
 
         Args:
-            seed: Taken so that all states can be asked alike. It changes nothing: the weights were drawn when the rows
-                came, with the seed of the constructor.
             level: Coverage asked for.
         """
         if self.n == 0:

@@ -81,11 +81,10 @@ class SpanState(SummedState):
         """
         return self._computed(("overall_f1", "overall_precision", "overall_recall", "overall_accuracy", "row_accuracy"))
 
-    def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over rows; (low, high) by metric.
 
         Args:
-            seed: Taken so that all states can be asked alike; the weights were drawn with the constructor's.
             level: Coverage asked for.
         """
         return self._percentiles(list(self._all()) if self.n else (), level)

@@ -60,7 +60,7 @@ class SpeechState(SummedState):
         """The `metrics`; None where undefined, with `reasons`."""
         return self._computed(self.metrics)
 
-    def intervals(self, seed: int | None = None, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
+    def intervals(self, *, level: float = 0.95) -> dict[str, tuple[float, float]]:
         """Percentile intervals from the streamed Poisson bootstrap over recordings."""
         return self._percentiles(self.metrics, level)
 

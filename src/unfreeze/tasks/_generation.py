@@ -370,8 +370,8 @@ class _WritingMetric:
     def compute(self) -> dict[str, float | None]:
         return {**(self.texts.compute() if self.texts.n else {}), **self.tokens.compute()}
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        return self.texts.intervals(seed)
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return self.texts.intervals()
 
     def details(self) -> dict[str, Any]:
         return {"reasons": {**self.texts.reasons, **self.tokens.reasons}}

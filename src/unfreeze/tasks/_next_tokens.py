@@ -152,7 +152,7 @@ class NextTokenMetric:
     def compute(self) -> dict[str, float | None]:
         return self.state.compute()
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+    def intervals(self) -> dict[str, tuple[float, float]]:
         return {}
 
     def details(self) -> dict[str, Any]:

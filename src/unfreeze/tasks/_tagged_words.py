@@ -488,8 +488,8 @@ class TagMetric:
         found = self.state.compute()
         return found if self.space.types else {k: v for k, v in found.items() if k not in OF_SPANS}
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        found = self.state.intervals(seed)
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        found = self.state.intervals()
         return found if self.space.types else {k: v for k, v in found.items() if k not in OF_SPANS}
 
     def details(self) -> dict[str, Any]:

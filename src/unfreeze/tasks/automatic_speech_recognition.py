@@ -369,8 +369,8 @@ class _SpeechMetric:
         # While it is trained a model that writes is measured by its loss alone.
         return self.state.compute() if self.state.n or not self.task.generates else {}
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        return self.state.intervals(seed)
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return self.state.intervals()
 
     def details(self) -> dict[str, Any]:
         return {"reasons": dict(self.state.reasons)}

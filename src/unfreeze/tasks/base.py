@@ -49,7 +49,7 @@ class Metric(Protocol):
     def compute(self) -> dict[str, float | None]:
         """Name to value; None where a value is not defined."""
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
+    def intervals(self) -> dict[str, tuple[float, float]]:
         """Name to 95 % bootstrap interval, for the metrics that have one."""
 
     def details(self) -> dict[str, Any]:

@@ -638,8 +638,8 @@ class _AnswerMetric:
     def compute(self) -> dict[str, float | None]:
         return self.state.compute()
 
-    def intervals(self, seed: int) -> dict[str, tuple[float, float]]:
-        return self.state.intervals(seed)
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        return self.state.intervals()
 
     def details(self) -> dict[str, Any]:
         return {"reasons": dict(self.state.reasons)}
