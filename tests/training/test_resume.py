@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,12 @@ def signal_after(step: int, number: signal.Signals) -> Callable[[Event], None]:
     return observe
 
 
-def run_command(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *arguments: str, folder: Path, before: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     source = str(Path(api.__file__).parents[1])
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
+        [*before, *COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
 
@@ -161,6 +163,14 @@ def test_the_command_exits_with_75_and_resume_finishes_it(place: Path, unbroken:
     resumed = run_command("resume", "stopped", folder=place)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(place / "stopped") == unbroken
+
+
+def test_under_nohup_a_terminal_that_closes_stops_nothing(place: Path, unbroken: str) -> None:
+    arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "nohup")
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    done = run_command(*arguments, folder=place, before=nohup, SIGNAL="SIGHUP", STEPS="4", WATCHED="nohup/events.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert weights_of(place / "nohup") == unbroken
 
 
 def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path, unbroken: str) -> None:

@@ -37,19 +37,24 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Watch for signals inside the block; outside the main thread none arrive, and the flag stays unset."""
+    """Watch for signals inside the block; outside the main thread none arrive, and the flag stays unset.
+
+    Those that the process was told to ignore, by ``nohup`` or by a shell that runs it in the background, stay ignored.
+    """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if flag:
+        if not flag:
+            flag.signal_name = signal.Signals(number).name
+        elif number != signal.SIGHUP:  # a terminal that closes sends it twice: its shell does, and the kernel
             # Trap: no clean-up here. Every file is published by rename, so leaving at once loses nothing.
             os._exit(128 + number)
-        flag.signal_name = signal.Signals(number).name
 
-    before = {s: signal.signal(s, handle) for s in _SIGNALS}
+    watched = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in watched}
     try:
         yield flag
     finally:
