@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from unfreeze import answers, api, cli, errors, recipe
 from unfreeze.errors import Interrupted, ModelError, NumericsError, ResourceError, TaskError
+from unfreeze.training.interruption import stop_on_signals
 from unfreeze.types import Prediction
 
 unfreeze = planted.unfreeze
@@ -138,6 +140,21 @@ def test_what_nobody_raised_on_purpose_is_told_as_well(monkeypatch, error, statu
     assert said.status == status
     assert code in said.err
     assert ("Traceback" in said.err) == (status == 1)
+
+
+def test_the_command_is_left_at_once_at_a_second_signal(monkeypatch):
+    left = []
+
+    def train(**_):
+        with stop_on_signals() as stop:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            stop.check()
+
+    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(os, "_exit", left.append)
+    assert unfreeze("train", "x").status == 75
+    assert left == [128 + signal.SIGTERM]
 
 
 def test_a_message_is_not_read_as_markup(monkeypatch):

@@ -45,7 +45,7 @@ from unfreeze.serving import predictor
 from unfreeze.serving.matching import labelled_roles, readable, rows_to_use, text_roles
 from unfreeze.serving.predictor import Predictor
 from unfreeze.training.engine import Engine
-from unfreeze.training.interruption import StopFlag, stop_on_signals
+from unfreeze.training.interruption import STOPPING, STOPPING_AFTER_THE_STEP, StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
 from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
@@ -153,11 +153,11 @@ def train(
         RequestError: The recipe, the data or the task is wrong; nothing was written. But E-DATA-CHANGED, a file that
             has changed while training ran, ends the run.
         ModelError, NumericsError, ResourceError: See `unfreeze.errors`; the run's status says what to do.
-        Interrupted: After a checkpoint; `resume` goes on.
+        Interrupted: After a checkpoint; `resume` goes on. A second signal raises KeyboardInterrupt at once.
     """
     asked = _recipe(data, task, model, schedule, test, output, seed, settings, recipe, values)
-    with stop_on_signals() as stop:
-        prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
+    with stop_on_signals(_plainly(console)) as stop:
+        prepared, plan_ = _plan(asked, data, test, allow_remote_code, console, stop.check)
         _show_plan(plan_, console)
         if (shortage := lacking_disk(plan_, asked.output or RUNS_FOLDER)) is not None:
             raise shortage
@@ -220,10 +220,11 @@ def resume(
     _refuse_another_recipe(found)
     asked = Recipe.from_file(found.recipe_path)
     asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
-    with stop_on_signals() as stop:
+    with stop_on_signals(_plainly(console)) as stop:
+        check = functools.partial(stop.check, str(found.folder))
         set_up(plan_.settings.threads)
         data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
-        prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console))
+        prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console), check=check)
         _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
         found.set_status(Status("running", step=found.status.step))
         return _carry_out(found, prepared, plan_, stop, observers, console)
@@ -238,11 +239,7 @@ def _carry_out(
     console: Console | None,
 ) -> TrainedRun:
     """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last."""
-    say = _say(console)
-
-    def check() -> None:
-        stop.check(str(run.folder))
-
+    say, check = _say(console), functools.partial(stop.check, str(run.folder))
     with run.held(), _recording_the_end(run):
         task = prepared.task
         if not _is_written(run):
@@ -295,7 +292,9 @@ def _fine_tuned(
             stop=stop,
             notes=loaded.notes,
         )
+        stop.answer = STOPPING_AFTER_THE_STEP
         engine.train()
+        stop.answer = STOPPING
         if validation is not None and prepared.task.chooses_on_validation:
             prepared.task.adjust(engine.evaluate().metric)
     steps = run.steps()
@@ -523,7 +522,12 @@ def _recipe(
 
 
 def _plan(
-    asked: Recipe, data: Any, test: Any, allow_remote_code: bool, console: Console | None
+    asked: Recipe,
+    data: Any,
+    test: Any,
+    allow_remote_code: bool,
+    console: Console | None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, Plan]:
     started = time.perf_counter()
     if asked.output is not None:
@@ -531,7 +535,9 @@ def _plan(
     machine = find_machine(asked.train.threads)
     set_up(machine.threads)
     objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
-    prepared = prepare(asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console))
+    prepared = prepare(
+        asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console), check=check
+    )
     plan_ = make(prepared, machine)
     expect(plan_, prepared, asked.output or RUNS_FOLDER, started=started)
     return prepared, plan_
@@ -602,6 +608,9 @@ def _recording_the_end(run: TrainedRun) -> Iterator[None]:
     except Interrupted as error:
         run.set_status(Status("interrupted", error.what, _last_step(run), resume_it, error.exit_status))
         raise
+    except KeyboardInterrupt:
+        run.set_status(Status("interrupted", "stopped at once", _last_step(run), resume_it, 130))
+        raise
     except UnfreezeError as error:
         run.set_status(
             Status(
@@ -622,6 +631,12 @@ def _say(console: Console | None) -> Any:
     if console is None:
         return lambda text: None
     return lambda text: console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+
+def _plainly(console: Console | None) -> Callable[[str], None] | None:
+    if console is None:
+        return None
+    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_plan(plan_: Plan, console: Console | None) -> None:

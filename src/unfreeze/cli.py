@@ -17,6 +17,7 @@ from rich.table import Table as Grid
 
 from unfreeze import __version__
 from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, did_you_mean
+from unfreeze.training.interruption import second_signal_ends_the_process
 
 app = typer.Typer(
     name="unfreeze",
@@ -460,7 +461,8 @@ def main() -> None:
     """Run the command; every foreseen failure is one block on standard error and its exit status."""
     _prepare_streams()
     try:
-        code = app(prog_name="unfreeze", standalone_mode=False)
+        with second_signal_ends_the_process():
+            code = app(prog_name="unfreeze", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Trap: Python flushes once more at exit and would complain.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from unfreeze.models.loading import ModelSource, check_weights, load_config, res
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks.base import Task
-from unfreeze.types import Example
+from unfreeze.types import Example, Row
 
 DEFAULT_TASK = "text-classification"
 # What the facts call a row's inputs.
@@ -87,6 +87,7 @@ def prepare(
     test: Any = None,
     allow_remote_code: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Read and check everything that can be wrong before work starts.
 
@@ -95,6 +96,7 @@ def prepare(
         data, test: Objects from Python (a DataFrame, a list of dicts); None: what the recipe names.
         allow_remote_code: The permission of the command line.
         say: Told what is being done.
+        check: Called between what takes time; may raise to end it.
 
     Raises:
         RequestError: Recipe, data or task do not fit.
@@ -106,6 +108,7 @@ def prepare(
         source = resolve(recipe.model)
     say("reading the data")
     splits = _read(recipe, data, test)
+    check()
     recognised: list[str] = []
     if task is None:
         task, recognised = _recognised(recipe, splits.train)
@@ -123,6 +126,7 @@ def prepare(
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
     notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
+    check()
     splits, more = _sampled(splits, task, roles, recipe)
     splits, division = _divided(splits, task, roles, recipe)
     targets = task.learn(splits.train, roles, splits.label_names)
@@ -130,6 +134,7 @@ def prepare(
     targets, continued = task.continue_from(targets, config, source.name)
     processor = task.load_processor(source)
     check_weights(source)
+    check()
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
@@ -137,9 +142,9 @@ def prepare(
         if table is not None:
             task.check_labels(table, name)
     say(f"encoding {len(splits.train):,} rows")
-    train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
+    train_examples = _encoded(task, splits.train, check)
     validation = splits.validation
-    validation_examples = [e for row in validation for e in task.encode(row, train=True)] if validation else []
+    validation_examples = _encoded(task, validation or (), check)
     # One that is cut counts as longer than the limit, whatever it was and whichever of its parts was cut.
     lengths = {"train": np.asarray([limit + 1 if e.is_cut else e.length for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
@@ -180,6 +185,14 @@ def prepare(
         fingerprints={k: t.fingerprint for k, t in present.items()},
         max_length_reason=reason,
     )
+
+
+def _encoded(task: Task, rows: Iterable[Row], check: Callable[[], None]) -> list[Example]:
+    found: list[Example] = []
+    for row in rows:
+        check()
+        found += task.encode(row, train=True)
+    return found
 
 
 def _default_model(task: Task) -> str:

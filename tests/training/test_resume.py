@@ -17,11 +17,12 @@ import planted
 import pytest
 import small
 
-from unfreeze import api, cli
+from unfreeze import api, cli, preparation
 from unfreeze.data.sources import read
 from unfreeze.durable import sha256_of_file
 from unfreeze.errors import Interrupted, RequestError
 from unfreeze.run import Event, Run
+from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import tiny_image_model, tiny_model
 
 # Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
@@ -152,12 +153,57 @@ def test_an_observer_may_ask_to_stop(place: Path, unbroken: str, tmp_path: Path)
     assert weights_of(tmp_path / "run") == unbroken
 
 
+def test_a_second_signal_ends_training_in_a_program_without_ending_the_program(
+    place: Path, unbroken: str, tmp_path: Path
+) -> None:
+    def hurry(event: Event) -> None:
+        if event.kind == "step" and event.step == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(place, tmp_path / "run", observers=[hurry])
+    status = Run(tmp_path / "run").status
+    assert (status.state, status.cause, status.exit_status) == ("interrupted", "stopped at once", 130)
+    api.resume(tmp_path / "run")
+    assert weights_of(tmp_path / "run") == unbroken
+
+
+@pytest.mark.parametrize("when", ["read", "encoded"])
+def test_a_signal_before_training_is_heard_there(
+    when: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    encode = TextClassification.encode
+
+    def read_and_signal(*given: Any, **named: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return read(*given, **named)
+
+    def encode_and_signal(self: Any, row: Any, *, train: bool) -> Any:
+        if train:
+            seen.append(row.place)
+            signal.raise_signal(signal.SIGTERM)
+        return encode(self, row, train=train)
+
+    if when == "read":
+        monkeypatch.setattr(preparation, "read", read_and_signal)
+        monkeypatch.setattr(preparation, "load_config", lambda *_, **__: pytest.fail("it went on"))
+    else:
+        monkeypatch.setattr(TextClassification, "encode", encode_and_signal)
+    with pytest.raises(Interrupted):
+        train(place, tmp_path / "run")
+    assert len(seen) == (when == "encoded")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_exits_with_75_and_resume_finishes_it(place: Path, unbroken: str) -> None:
     arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "stopped")
     stopped = run_command(*arguments, folder=place, SIGNAL="SIGTERM", STEPS="4", WATCHED="stopped/events.jsonl")
     assert stopped.returncode == 75, stopped.stderr
     assert "E-INTERRUPTED: stopped by SIGTERM" in stopped.stderr
     assert "unfreeze resume stopped" in stopped.stderr
+    assert "SIGTERM: stopping after this step, with a checkpoint; once more: at once" in stopped.stderr
     status = json.loads((place / "stopped" / "status.json").read_text())
     assert (status["state"], status["exit_status"]) == ("interrupted", 75)
     resumed = run_command("resume", "stopped", folder=place)
