@@ -85,6 +85,24 @@ def test_gradual_shares_its_steps_and_its_rates_fall_towards_the_input(tmp_path:
     assert trained[-1] == sum(g["parameters"] for g in plan.groups)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [
+        ("25 epochs", [150, 60], 35),  # of 20 inferred epochs of 6 steps the other phase has half
+        ("15 epochs", [90, 60], 25),
+        ("12 steps", [12, 108], 20),
+    ],
+)
+def test_a_phase_with_a_length_of_its_own_leaves_the_others_their_share(
+    tmp_path: Path, length: str, steps: list[int], epochs: int
+) -> None:
+    plan = planned(tmp_path, schedule=[{"span": "head", "epochs": length}, "all"])
+    assert [p.steps for p in plan.phases] == steps
+    assert str(chosen(plan, "train.epochs").value) == f"{epochs} epochs"
+    asked = planned(tmp_path, schedule=[{"span": "head", "epochs": "12 steps"}, "all"], **{"train.epochs": 3})
+    assert [p.steps for p in asked.phases] == [12, 6]
+
+
 @pytest.mark.parametrize(("epochs", "times"), [("3 steps", 1), ("7 steps", 2), ("101 steps", 13), ("7 epochs", 7)])
 def test_evaluations_are_spread_and_none_comes_a_step_before_the_last(tmp_path: Path, epochs: str, times: int) -> None:
     rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(small.reviews(60))]
@@ -120,6 +138,7 @@ def test_a_plan_is_stored_and_read_back_whole(tmp_path: Path) -> None:
     ("recipe", "where"),
     [
         ({"train.epochs": 3, "schedule": [{"span": "head", "epochs": 1}]}, "train.epochs"),
+        ({"train.epochs": 2, "schedule": [{"span": "head", "epochs": 2}, "all"]}, "train.epochs"),
         ({"train.early_stopping": 2}, "train.early_stopping"),
         ({"train.precision": "fp16"}, "train.precision"),
     ],

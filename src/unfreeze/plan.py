@@ -438,10 +438,10 @@ class _Decisions:
 
     def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:
         per_epoch = steps_per_epoch(len(self.prepared.train_lengths), settings.batch_size)
-        total = self._total_length(schedule, per_epoch)
-        shares = sum(p.share for p in schedule.phases if p.epochs is None)
         fixed = sum(p.epochs.steps(per_epoch) for p in schedule.phases if p.epochs is not None)
-        left = max(0, total.steps(per_epoch) - fixed) if total is not None else 0
+        total = self._total_length(schedule, per_epoch, fixed)
+        shares = sum(p.share for p in schedule.phases if p.epochs is None)
+        left = total.steps(per_epoch) - fixed if total is not None else 0
         base_rate, layer_decay = self._rates(schedule)
         self._evaluation_choices()
         phases = []
@@ -510,9 +510,11 @@ class _Decisions:
         found = [recorded_groups(folder, name, s, at_once) for s in splits]
         return frozenset.intersection(*found)
 
-    def _total_length(self, schedule: Schedule, per_epoch: int) -> Duration | None:
+    def _total_length(self, schedule: Schedule, per_epoch: int, fixed: int) -> Duration | None:
+        """The length of all phases together; None where each has its own, `fixed` is the steps of those that have."""
         rows = len(self.prepared.train_lengths)
-        if all(p.epochs is not None for p in schedule.phases):
+        unset = [p for p in schedule.phases if p.epochs is None]
+        if not unset:
             if self.recipe.train.epochs is not None:
                 raise RecipeError(
                     "RECIPE-CONFLICT",
@@ -529,7 +531,22 @@ class _Decisions:
         if by_classes > max(by_rows, FEWEST_EPOCHS):
             reason = f"{classes} classes: each needs about {UPDATES_PER_CLASS} updates; the best weights are kept"
         inferred = Duration(float(np.clip(max(by_rows, by_classes), FEWEST_EPOCHS, MOST_EPOCHS)))
-        return Duration.parse(self._choose("epochs", inferred, reason))
+        share = sum(p.share for p in unset) / sum(p.share for p in schedule.phases)
+        least = fixed + math.ceil(share * inferred.steps(per_epoch))
+        if least > inferred.steps(per_epoch):
+            reason += "; phases with a length of their own take nothing from the others' share"
+            inferred = Duration(round(least / per_epoch, 3))
+        total = Duration.parse(self._choose("epochs", inferred, reason))
+        steps = total.steps(per_epoch)
+        if self.recipe.train.epochs is not None and fixed and steps - fixed < len(unset):
+            last = unset[-1].name
+            raise RecipeError(
+                "RECIPE-CONFLICT",
+                f"phases with a length of their own take {fixed} of {steps} steps: nothing is left for '{last}'",
+                where="train.epochs",
+                remedy=f"--set 'train.epochs={fixed + per_epoch} steps', or more; or leave a phase's length out",
+            )
+        return total
 
     def _rates(self, schedule: Schedule) -> tuple[float, float]:
         self.head_alone = all(self._trained_groups(phase) == {HEAD} for phase in schedule.phases)
