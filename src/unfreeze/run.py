@@ -275,23 +275,30 @@ class Run:
     def held(self) -> Iterator[None]:
         """Inside the block no other process works on this run; the hold goes with the process, so it is never stale.
 
+        On a file system without locks nobody is kept out, which is said.
+
         Raises:
             RequestError: E-RUN-STATE, with the process that holds it.
         """
-        with open(self.folder / ".lock", "a+", encoding="ascii") as lock:
+        with open(self.folder / ".lock", "a+b", buffering=0) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 lock.seek(0)
+                holder = lock.read().decode("utf-8", "replace").strip()
                 raise RequestError(
                     "RUN-STATE",
-                    f"another process works on this run: {lock.read().strip() or 'unknown'}",
+                    f"another process works on this run: {holder or 'unknown'}",
                     where=str(self.folder),
                     remedy="wait for it, or stop it",
                 ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+            except OSError as error:
+                text = f"nothing keeps another process from this run: no locks on this file system ({error.strerror})"
+                self.log("notice", self.status.step, text=text)
+            else:
+                with contextlib.suppress(OSError):  # a full disk: who holds it is told to people only
+                    lock.truncate(0)
+                    lock.write(f"{os.getpid()} on {socket.gethostname()}".encode("utf-8", "backslashreplace"))
             yield
 
     def __repr__(self) -> str:
