@@ -164,8 +164,9 @@ def train(
         stop.check()
         folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
         run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
-        _keep_rows_of_python_objects(run, data, test)
-        return _carry_out(run, prepared, plan_, stop, observers, console)
+        with run.held():
+            _keep_rows_of_python_objects(run, data, test)
+            return _carry_out(run, prepared, plan_, stop, observers, console)
 
 
 def plan(
@@ -208,19 +209,20 @@ def resume(
 
     Raises:
         RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels, weights, tokenizer or recipe.yaml are not those
-            it was started with. A Hub model is taken at the commit of the start.
+            it was started with. A Hub model is taken at the commit of the start. E-RUN-STATE, another process works on
+            it.
     """
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
     if found.status.state == "done" and _is_written(found):
         return found
-    for folder in (found.folder, found.model_folder):
-        for sentence in durable.recover(folder):
-            found.log("notice", found.status.step, text=sentence)
-    plan_ = Plan.from_json(found.plan)
-    _refuse_another_recipe(found)
-    asked = Recipe.from_file(found.recipe_path)
-    asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
-    with stop_on_signals(_plainly(console)) as stop:
+    with stop_on_signals(_plainly(console)) as stop, found.held():
+        for folder in (found.folder, found.model_folder):
+            for sentence in durable.recover(folder):
+                found.log("notice", found.status.step, text=sentence)
+        plan_ = Plan.from_json(found.plan)
+        _refuse_another_recipe(found)
+        asked = Recipe.from_file(found.recipe_path)
+        asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
         check = functools.partial(stop.check, str(found.folder))
         set_up(plan_.settings.threads)
         data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
@@ -238,9 +240,12 @@ def _carry_out(
     observers: Sequence[Observer],
     console: Console | None,
 ) -> TrainedRun:
-    """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last."""
+    """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last.
+
+    Whoever calls it holds the run.
+    """
     say, check = _say(console), functools.partial(stop.check, str(run.folder))
-    with run.held(), _recording_the_end(run):
+    with _recording_the_end(run):
         task = prepared.task
         if not _is_written(run):
             model = _fine_tuned(run, prepared, plan_, stop, observers, console)

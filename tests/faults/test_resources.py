@@ -238,9 +238,25 @@ def test_kr_13_killed_right_after_the_request_to_stop(place, tmp_path):
 
 def test_kr_17_a_run_that_another_process_works_on_is_left_to_it(place, tmp_path):
     run = stopped(place, tmp_path / "run")
+    written_now = run / ".staging-0a1b2c3d-eval_results.json"
+    written_now.write_text("{")
+    before = Run(run).status
     with Run(run).held(), pytest.raises(RequestError, match=f"another process works on this run: {os.getpid()} on"):
         api.resume(run)
+    assert written_now.exists(), "what the other process writes is not half-written"
+    assert Run(run).status == before
     assert api.resume(run).status.state == "done", "the hold ended with its owner"
+
+
+def test_kr_17_a_run_is_held_from_its_first_record_to_its_last(place, tmp_path):
+    def try_to_resume(event):
+        with pytest.raises(RequestError, match="another process works on this run"):
+            api.resume(tmp_path / "run")
+        seen.append(event.kind)
+
+    seen = []
+    train(place, tmp_path / "run", observers=[try_to_resume])
+    assert "step" in seen
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
