@@ -1,4 +1,4 @@
-"""The folder of a run: who may work on it."""
+"""The folder of a run: who makes it, and who may work on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from unfreeze import durable
 from unfreeze.errors import RequestError
 from unfreeze.run import Run
 
@@ -22,6 +24,70 @@ def run(tmp_path: Path) -> Run:
 
 def notices(run: Run) -> list[str]:
     return [event.values["text"] for event in run.events("notice")]
+
+
+def made(folder: Path, recipe: str = "seed: 0\n") -> Run:
+    return Run.create(folder, recipe_yaml=recipe, plan={})
+
+
+@pytest.fixture
+def another_is_quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the first run is written another process makes one of the same name."""
+    publish = durable.publish
+
+    def late(folder: Path, write: Callable[[Path], None], **settings: Any) -> None:
+        monkeypatch.setattr(durable, "publish", publish)
+        made(folder, "seed: 7\n")
+        publish(folder, write, **settings)
+
+    monkeypatch.setattr(durable, "publish", late)
+
+
+@pytest.mark.usefixtures("another_is_quicker")
+def test_of_two_processes_that_make_one_run_the_later_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as caught:
+        made(tmp_path / "run")
+    assert (caught.value.code, caught.value.what) == (
+        "RUN-EXISTS", "the output folder holds another run; it is not overwritten",
+    )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert Run(tmp_path / "run").recipe_path.read_text() == "seed: 7\n"
+
+
+@pytest.mark.usefixtures("another_is_quicker")
+def test_of_two_processes_whose_runs_are_named_for_them_each_gets_its_own(tmp_path: Path) -> None:
+    runs = [Run.create_numbered(tmp_path, "run", recipe_yaml=f"seed: {i}\n", plan={}) for i in range(2)]
+    assert [r.name for r in runs] == ["run-2", "run-3"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run-2", "run-3"]
+    found = [(tmp_path / name / "recipe.yaml").read_text() for name in ("run", "run-2", "run-3")]
+    assert found == ["seed: 7\n", "seed: 0\n", "seed: 1\n"]
+
+
+def test_a_file_where_runs_would_lie_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(RequestError, match="is no folder"):
+        Run.create_numbered(tmp_path / "runs", "run", recipe_yaml="", plan={})
+
+
+def test_an_empty_folder_is_filled_by_one_of_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, write = tmp_path / "place", durable.write_text
+    place.mkdir()
+    before = place.stat().st_ino
+    refused: list[str] = []
+
+    def while_another_writes(path: Path, text: str) -> None:
+        monkeypatch.setattr(durable, "write_text", write)
+        monkeypatch.setattr("unfreeze.run.check_is_free", lambda folder: None)  # it had looked before
+        with pytest.raises(RequestError) as caught:
+            made(place, "seed: 7\n")
+        refused.append(caught.value.code)
+        write(path, text)
+
+    monkeypatch.setattr(durable, "write_text", while_another_writes)
+    run = made(place)
+    assert refused == ["RUN-EXISTS"]
+    assert (run.recipe_path.read_text(), place.stat().st_ino) == ("seed: 0\n", before)
+    assert sorted(p.name for p in place.iterdir()) == ["plan.json", "recipe.yaml", "status.json"]
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -39,7 +39,7 @@ from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
 from unfreeze.results import measure
-from unfreeze.run import Run, Status, check_is_free, free_folder
+from unfreeze.run import Run, Status, check_is_free
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
 from unfreeze.serving.matching import labelled_roles, readable, rows_to_use, text_roles
@@ -162,8 +162,7 @@ def train(
         if (shortage := lacking_disk(plan_, asked.output or RUNS_FOLDER)) is not None:
             raise shortage
         stop.check()
-        folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
-        run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
+        run = _new_run(asked, prepared.name, plan_)
         with run.held():
             _keep_rows_of_python_objects(run, data, test)
             return _carry_out(run, prepared, plan_, stop, observers, console)
@@ -546,6 +545,13 @@ def _plan(
     plan_ = make(prepared, machine)
     expect(plan_, prepared, asked.output or RUNS_FOLDER, started=started)
     return prepared, plan_
+
+
+def _new_run(asked: Recipe, name: str, plan_: Plan) -> TrainedRun:
+    recipe_yaml, plan_json = _with_absolute_paths(asked).to_yaml(), plan_.to_json()
+    if asked.output:
+        return TrainedRun.create(asked.output, recipe_yaml=recipe_yaml, plan=plan_json)
+    return TrainedRun.create_numbered(RUNS_FOLDER, name, recipe_yaml=recipe_yaml, plan=plan_json)
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:

@@ -10,6 +10,7 @@ recomputes them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -135,7 +136,11 @@ def sync_log(path: Path) -> None:
         _sync_folder(path.parent)
 
 
-def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
+class Occupied(Exception):
+    """A folder was not to be replaced, and another process has made one of that name in the meantime."""
+
+
+def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True, replace: bool = True) -> None:
     """Create `folder` with what `write(staging)` puts there, complete with a manifest, or not at all.
 
     An existing folder of that name is replaced only after the new one is complete.
@@ -144,9 +149,11 @@ def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = Tru
         folder: To appear.
         write: Fills the staging folder it is given.
         manifest: False for a folder that goes on growing, such as a run's.
+        replace: False where a folder of that name that holds anything is to stay.
 
     Raises:
         ResourceError: E-DISK.
+        Occupied: There is one that is not replaced.
     """
     staging = folder.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{folder.name}")
     with _as_resource_error(folder):
@@ -169,7 +176,10 @@ def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = Tru
                 _sync_folder(inner)
             _sync_folder(staging)
             point("rename", folder)
-            _swap_in(staging, folder)
+            if replace:
+                _swap_in(staging, folder)
+            else:
+                _put(staging, folder)
             _sync_folder(folder.parent)
             point("done", folder)
         except BaseException:
@@ -181,6 +191,16 @@ def _require(path: Path, kind: str, is_one: bool) -> None:
     """Trap: root may rename over anything, /dev/null included."""
     if path.exists() and not is_one:
         raise OSError(f"{path} is there already and is not {kind}")
+
+
+def _put(staging: Path, folder: Path) -> None:
+    """One call, so that of two processes one comes first: a folder that holds anything is not replaced by rename."""
+    try:
+        os.rename(staging, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise Occupied(str(folder)) from None
+        raise
 
 
 def _swap_in(staging: Path, folder: Path) -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -118,20 +119,33 @@ class Run:
             RequestError: E-RUN-EXISTS. Nothing is ever overwritten.
         """
         path = Path(folder)
+        # Trap: looked for before looking into it, or what another process makes in between would be written into.
+        is_there = path.is_dir()
         check_is_free(path)
-
-        def write(staging: Path) -> None:
-            durable.write_text(staging / "recipe.yaml", recipe_yaml)
-            asked = durable.sha256_of_file(staging / "recipe.yaml")
-            durable.write_json(staging / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})
-            durable.write_json(staging / "status.json", asdict(Status("running")))
-
-        # Whole or not at all: a folder without a status could neither be resumed nor be taken by a new run.
-        if path.is_dir():
-            write(path)  # empty, and perhaps where the person stands: it cannot be replaced
-        else:
-            durable.publish(path, write, manifest=False)
+        write = functools.partial(_write_records, recipe_yaml, plan)
+        try:
+            if is_there:
+                _fill(path, write)
+            else:
+                durable.publish(path, write, manifest=False, replace=False)
+        except durable.Occupied:
+            raise _taken(path) from None
         return cls(path)
+
+    @classmethod
+    def create_numbered(cls, parent: str | Path, name: str, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
+        """Make the run in the first free one of ``name``, ``name-2`` ...; of two processes each gets its own.
+
+        Raises:
+            RequestError: E-RUN-EXISTS, `parent` is no folder.
+        """
+        write = functools.partial(_write_records, recipe_yaml, plan)
+        while True:
+            path = free_folder(parent, name)
+            _check_way(path)
+            with contextlib.suppress(durable.Occupied):
+                durable.publish(path, write, manifest=False, replace=False)
+                return cls(path)
 
     # records -----------------------------------------------------------------------------------------------------
 
@@ -305,6 +319,29 @@ class Run:
         return f"Run({str(self.folder)!r}, {self.status.state})"
 
 
+def _write_records(recipe_yaml: str, plan: Mapping[str, Any], folder: Path) -> None:
+    """What a run begins with; the status, which makes a folder a run, comes last."""
+    durable.write_text(folder / "recipe.yaml", recipe_yaml)
+    asked = durable.sha256_of_file(folder / "recipe.yaml")
+    durable.write_json(folder / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})
+    durable.write_json(folder / "status.json", asdict(Status("running")))
+
+
+def _fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write into an empty folder, which cannot be replaced: the person may stand in it.
+
+    Raises:
+        Occupied: Another process does so, too.
+    """
+    claim = folder / ".staging-run"
+    try:
+        claim.mkdir()
+    except FileExistsError:
+        raise durable.Occupied(str(folder)) from None
+    write(folder)
+    claim.rmdir()
+
+
 def is_run(folder: str | Path) -> bool:
     """Whether a folder holds a run."""
     return (Path(folder) / "status.json").is_file() and (Path(folder) / "plan.json").is_file()
@@ -316,19 +353,27 @@ def check_is_free(folder: Path) -> None:
     Raises:
         RequestError: E-RUN-EXISTS.
     """
+    _check_way(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise _taken(folder)
+
+
+def _check_way(folder: Path) -> None:
     # Not only files: sockets, devices (/dev/null), links to nowhere.
     in_the_way = next((p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()), None)
     if in_the_way is not None:
         what = f"{in_the_way} is no folder, so no run can be written there"
         raise RequestError("RUN-EXISTS", what, where=str(folder), remedy="choose another folder: --output RUN")
-    if folder.is_dir() and any(folder.iterdir()):
-        kind = "another run" if is_run(folder) else "files"
-        remedy = f"choose another folder: --output {folder}-2"
-        if is_run(folder):
-            remedy += f"\nor go on with that run: unfreeze resume {folder}"
-        raise RequestError(
-            "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
-        )
+
+
+def _taken(folder: Path) -> RequestError:
+    kind = "another run" if is_run(folder) else "files"
+    remedy = f"choose another folder: --output {folder}-2"
+    if is_run(folder):
+        remedy += f"\nor go on with that run: unfreeze resume {folder}"
+    return RequestError(
+        "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
+    )
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
