@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 
 from unfreeze import durable
-from unfreeze.errors import RequestError
-from unfreeze.run import Run
+from unfreeze.errors import RequestError, ResourceError
+from unfreeze.run import KEPT_DATA, Run
 
 
 @pytest.fixture
@@ -88,6 +89,41 @@ def test_an_empty_folder_is_filled_by_one_of_two_processes(tmp_path: Path, monke
     assert refused == ["RUN-EXISTS"]
     assert (run.recipe_path.read_text(), place.stat().st_ino) == ("seed: 0\n", before)
     assert sorted(p.name for p in place.iterdir()) == ["plan.json", "recipe.yaml", "status.json"]
+
+
+def test_the_commands_of_a_run_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = made(Path("my runs") / "it's one")
+    assert shlex.split(run.resume_command) == ["unfreeze", "resume", "my runs/it's one"]
+    again = ["unfreeze", "train", "my runs/it's one/recipe.yaml"]
+    assert shlex.split(run.command_anew("train.epochs=2 steps")) == [
+        *again, "--set", "train.epochs=2 steps", "--output", "my runs/it's one-2",
+    ]  # fmt: skip
+    (run.folder / KEPT_DATA).mkdir()
+    made(Path("my runs") / "it's one-2")
+    kept = ["--set", "data.source=my runs/it's one/data"]
+    assert shlex.split(run.command_anew()) == [*again, *kept, "--output", "my runs/it's one-3"]
+    monkeypatch.chdir(run.folder)
+    assert shlex.split(Run(".").command_anew())[-1] == str((tmp_path / "my runs" / "it's one-3").resolve())
+    with pytest.raises(RequestError) as caught:
+        made(tmp_path / "my runs" / "it's one")
+    for line in str(caught.value.remedy).splitlines():
+        assert shlex.split(line.partition(": ")[2])[-1].startswith(str(tmp_path / "my runs" / "it's one"))
+
+
+def test_a_disk_that_is_full_before_there_is_a_run_has_no_run_to_resume(tmp_path: Path) -> None:
+    def full(operation: str, path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "empty").mkdir()
+    for make in (
+        lambda: made(tmp_path / "run"),
+        lambda: made(tmp_path / "empty"),
+        lambda: Run.create_numbered(tmp_path, "run", recipe_yaml="", plan={}),
+    ):
+        with durable.fault_points(full), pytest.raises(ResourceError) as caught:
+            make()
+        assert caught.value.remedy == "free some space there, or choose another folder: --output RUN"
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])

@@ -22,6 +22,7 @@ from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect, lacking_disk
 from unfreeze.data.sources import keep, kept, read
 from unfreeze.data.table import Table
+from unfreeze.durable import MAKE_ROOM
 from unfreeze.errors import (
     Interrupted,
     ModelError,
@@ -30,7 +31,7 @@ from unfreeze.errors import (
     UnfreezeError,
 )
 from unfreeze.evaluation import evaluate_rows, predict_rows
-from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.machine import LESS_MEMORY, ONE_ROW_IS_TOO_MUCH, find_machine, peak_memory_bytes, set_up
 from unfreeze.models.identity import as_started
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import LoadedModel
@@ -39,7 +40,7 @@ from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
 from unfreeze.results import measure
-from unfreeze.run import Run, Status, check_is_free
+from unfreeze.run import KEPT_DATA, KEPT_TEST, Run, Status, check_is_free
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
 from unfreeze.serving.matching import labelled_roles, readable, rows_to_use, text_roles
@@ -51,8 +52,6 @@ from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
 
 RUNS_FOLDER = "runs"
-# In a run: rows that were given as Python objects.
-_KEPT_DATA, _KEPT_TEST = "data", "test-data"
 # What a plan's identity names, as a sentence begins.
 _IDENTITY = {
     "data": "the data are",
@@ -88,7 +87,7 @@ class TrainedRun(Run):
                     "RUN-STATE",
                     f"this run has no model yet: it is {self.status.state}",
                     where=str(self.folder),
-                    remedy=f"unfreeze resume {self.folder}",
+                    remedy=self.resume_command,
                 )
             self._predictor = Predictor.load(self.model_folder, allow_remote_code=self.allows_remote_code)
         return self._predictor
@@ -224,7 +223,7 @@ def resume(
         asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
         check = functools.partial(stop.check, str(found.folder))
         set_up(plan_.settings.threads)
-        data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
+        data, test = kept(found.folder / KEPT_DATA), kept(found.folder / KEPT_TEST)
         prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console), check=check)
         _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
         found.set_status(Status("running", step=found.status.step))
@@ -568,7 +567,7 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
 
 def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
     """Rows given as Python objects are kept in the run, since `resume` could not read them again."""
-    for name, given in ((_KEPT_DATA, data), (_KEPT_TEST, test)):
+    for name, given in ((KEPT_DATA, data), (KEPT_TEST, test)):
         if given is None or isinstance(given, str | Path):
             continue
         splits = read(given, wanted="train" if given is data else "test")
@@ -585,8 +584,7 @@ def _refuse_another_recipe(run: Run) -> None:
             "RUN-CHANGED",
             "recipe.yaml is not what this run was started with",
             where=str(path),
-            remedy="put it back; or start a new run with it, under another name: "
-            f"unfreeze train {path} --output {run.folder}-2",
+            remedy=f"put it back; or start a new run with it, under another name: {run.command_anew()}",
         )
 
 
@@ -597,7 +595,7 @@ def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
                 "RUN-CHANGED",
                 f"{what} not what this run was started with",
                 where=str(run.folder),
-                remedy="put back what was changed, or start a new run: unfreeze train ...",
+                remedy=f"put back what was changed; or start a new run: {run.command_anew()}",
             )
     if before.identity["versions"] != now.identity["versions"]:
         changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]
@@ -613,25 +611,33 @@ def _is_written(run: TrainedRun) -> bool:
 @contextmanager
 def _recording_the_end(run: TrainedRun) -> Iterator[None]:
     """Whatever happens, status.json says how the run ended and what to do next."""
-    resume_it = f"unfreeze resume {run.folder}"
     try:
         yield
     except Interrupted as error:
-        run.set_status(Status("interrupted", error.what, _last_step(run), resume_it, error.exit_status))
+        run.set_status(Status("interrupted", error.what, _last_step(run), run.resume_command, error.exit_status))
         raise
     except KeyboardInterrupt:
-        run.set_status(Status("interrupted", "stopped at once", _last_step(run), resume_it, 130))
+        run.set_status(Status("interrupted", "stopped at once", _last_step(run), run.resume_command, 130))
         raise
     except UnfreezeError as error:
-        run.set_status(
-            Status(
-                "failed", f"E-{error.code}: {error.what}", _last_step(run), error.remedy or resume_it, error.exit_status
-            )
-        )
+        error.remedy = _what_to_do(run, error)
+        cause = f"E-{error.code}: {error.what}"
+        run.set_status(Status("failed", cause, _last_step(run), error.remedy, error.exit_status))
         raise
     except BaseException as error:
-        run.set_status(Status("failed", f"{type(error).__name__}: {error}", _last_step(run), resume_it, 1))
+        cause = f"{type(error).__name__}: {error}"
+        run.set_status(Status("failed", cause, _last_step(run), run.resume_command, 1))
         raise
+
+
+def _what_to_do(run: Run, error: UnfreezeError) -> str:
+    """About a run that is there: what is advised without one does not fit it."""
+    if error.remedy == MAKE_ROOM:
+        return f"{MAKE_ROOM}, then: {run.resume_command}"
+    if error.remedy in (LESS_MEMORY, ONE_ROW_IS_TOO_MUCH):
+        smaller = run.command_anew("model=MODEL")
+        return f"with more memory free: {run.resume_command}\nor with a smaller model, in a new run: {smaller}"
+    return error.remedy or run.resume_command
 
 
 def _last_step(run: Run) -> int:

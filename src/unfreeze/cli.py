@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from unfreeze import __version__
-from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, did_you_mean
+from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, command, did_you_mean
 from unfreeze.training.interruption import second_signal_ends_the_process
 
 app = typer.Typer(
@@ -235,7 +235,7 @@ def predict(
     file = next((text for text in inputs if _looks_like_a_file(text) and _exists(text)), None)
     if file is not None and len(inputs) > 1:
         what = f"{file!r} is a file, and {len(inputs)} inputs were given: files are answered one at a time"
-        raise RequestError("USAGE", what, remedy=f"unfreeze predict {run} {file}")
+        raise RequestError("USAGE", what, remedy=command("predict", run, file))
     is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")

@@ -24,7 +24,8 @@ from unfreeze.errors import ResourceError
 
 MANIFEST = "manifest.json"
 _STAGING_PREFIX = ".staging-"
-_MAKE_ROOM = "free some space there, or choose another folder with --output; then: unfreeze resume"
+# What is told where a file cannot be written, unless its writer knows better.
+MAKE_ROOM = "free some space there"
 
 _observe_point: Callable[[str, Path], None] | None = None
 
@@ -57,7 +58,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[BinaryIO]:
+def writing(path: Path, remedy: str = MAKE_ROOM) -> Iterator[BinaryIO]:
     """A file that takes its place when the block ends, and is gone where the block raises.
 
     Args:
@@ -313,7 +314,7 @@ def _cause_of_failed_write(error: Exception) -> str | None:
 
 
 @contextlib.contextmanager
-def _as_resource_error(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[None]:
+def _as_resource_error(path: Path, remedy: str = MAKE_ROOM) -> Iterator[None]:
     try:
         yield
     except Exception as error:

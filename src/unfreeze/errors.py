@@ -27,6 +27,7 @@ Example:
 from __future__ import annotations
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -184,6 +185,15 @@ class Interrupted(UnfreezeError):
     """Stopped by a signal after a checkpoint; `unfreeze resume` goes on."""
 
     exit_status = 75
+
+
+def command(*words: object) -> str:
+    """A command as it is typed into a shell, for a remedy.
+
+    >>> print(command("resume", "runs/my reviews"))
+    unfreeze resume 'runs/my reviews'
+    """
+    return shlex.join(["unfreeze", *map(str, words)])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -180,7 +180,7 @@ def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Itera
             if not is_out_of_memory(error):
                 raise
             if len(part) < 2:
-                raise not_enough_memory(str(error)) from error
+                raise not_enough_memory(str(error), remedy=ONE_ROW_IS_TOO_MUCH) from error
         else:
             yield part, found
             continue
@@ -189,15 +189,22 @@ def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Itera
         waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
 
 
-def not_enough_memory(cause: str = "", where: str | None = None) -> ResourceError:
+# What to do about it before there is a run, and where the rows go through the model one by one already.
+LESS_MEMORY = (
+    "less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
+    "or a smaller model; on a CPU unfreeze plan shows what is needed"
+)
+ONE_ROW_IS_TOO_MUCH = "free some memory, shorten the longest row, or take a smaller model"
+
+
+def not_enough_memory(cause: str = "", where: str | None = None, remedy: str = LESS_MEMORY) -> ResourceError:
     """What to tell a person whose memory does not suffice."""
     first_line = cause.splitlines()[0] if cause else ""
     return ResourceError(
         "MEMORY",
         f"there is not enough memory: {first_line}" if cause else "there is not enough memory",
         where=where,
-        remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
-        "or a smaller model; on a CPU unfreeze plan shows what is needed",
+        remedy=remedy,
     )
 
 

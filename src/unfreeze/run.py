@@ -5,6 +5,7 @@
     RUN/ recipe.yaml  plan.json  status.json  events.jsonl
          checkpoints/step-000120/   model/   train_results.json  eval_results.json  test_results.json
          all_results.json  findings.json  report.html
+         data/  test-data/                                  rows that were given as Python objects
 
 Only records are read here, never a model: reports and web pages stand on this module alone.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,10 +27,12 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from unfreeze import durable
-from unfreeze.errors import RequestError, ResourceError, did_you_mean
+from unfreeze.errors import RequestError, ResourceError, command, did_you_mean
 
 State = Literal["running", "trained", "done", "interrupted", "failed"]
 FORMAT_VERSION = 1
+# Folders of rows that were given as Python objects.
+KEPT_DATA, KEPT_TEST = "data", "test-data"
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,11 @@ class Run:
         check_is_free(path)
         write = functools.partial(_write_records, recipe_yaml, plan)
         try:
-            if is_there:
-                _fill(path, write)
-            else:
-                durable.publish(path, write, manifest=False, replace=False)
+            with _or_elsewhere():
+                if is_there:
+                    _fill(path, write)
+                else:
+                    durable.publish(path, write, manifest=False, replace=False)
         except durable.Occupied:
             raise _taken(path) from None
         return cls(path)
@@ -143,7 +149,7 @@ class Run:
         while True:
             path = free_folder(parent, name)
             _check_way(path)
-            with contextlib.suppress(durable.Occupied):
+            with contextlib.suppress(durable.Occupied), _or_elsewhere():
                 durable.publish(path, write, manifest=False, replace=False)
                 return cls(path)
 
@@ -165,6 +171,24 @@ class Run:
     @property
     def recipe_path(self) -> Path:
         return self.folder / "recipe.yaml"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What it was started with, as arguments of train and inspect: its recipe, and the rows that it keeps."""
+        kept = {"data.source": self.folder / KEPT_DATA, "data.test": self.folder / KEPT_TEST}
+        settings = [("--set", f"{key}={place}") for key, place in kept.items() if place.is_dir()]
+        return [str(self.recipe_path), *itertools.chain(*settings)]
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it."""
+        return command("resume", self.folder)
+
+    def command_anew(self, *settings: str) -> str:
+        """What starts a new run like this one, with other settings such as ``train.epochs=3``."""
+        own = self.folder if self.folder.name not in ("", "..") else self.folder.resolve()
+        changes = itertools.chain(*(("--set", setting) for setting in settings))
+        return command("train", *self.arguments, *changes, "--output", free_folder(own.parent, own.name))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -327,6 +351,16 @@ def _write_records(recipe_yaml: str, plan: Mapping[str, Any], folder: Path) -> N
     durable.write_json(folder / "status.json", asdict(Status("running")))
 
 
+@contextlib.contextmanager
+def _or_elsewhere() -> Iterator[None]:
+    """What cannot be written here may lie elsewhere, as long as there is no run to resume."""
+    try:
+        yield
+    except ResourceError as error:
+        error.remedy = f"{error.remedy}, or choose another folder: --output RUN"
+        raise
+
+
 def _fill(folder: Path, write: Callable[[Path], None]) -> None:
     """Write into an empty folder, which cannot be replaced: the person may stand in it.
 
@@ -338,8 +372,10 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
         claim.mkdir()
     except FileExistsError:
         raise durable.Occupied(str(folder)) from None
-    write(folder)
-    claim.rmdir()
+    try:
+        write(folder)
+    finally:
+        claim.rmdir()
 
 
 def is_run(folder: str | Path) -> bool:
@@ -368,9 +404,9 @@ def _check_way(folder: Path) -> None:
 
 def _taken(folder: Path) -> RequestError:
     kind = "another run" if is_run(folder) else "files"
-    remedy = f"choose another folder: --output {folder}-2"
+    remedy = f"choose another folder: --output {shlex.quote(f'{folder}-2')}"
     if is_run(folder):
-        remedy += f"\nor go on with that run: unfreeze resume {folder}"
+        remedy += f"\nor go on with that run: {command('resume', folder)}"
     return RequestError(
         "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
     )

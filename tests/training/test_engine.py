@@ -396,6 +396,11 @@ def test_a_number_that_is_not_finite_stops_before_the_update(usual: Any, tmp_pat
     assert (error.code, error.exit_status) == ("NOT-FINITE", 5)
     assert said in error.what
     assert f"step {bad_step}" in error.what
+    assert (
+        f"--set train.learning_rate=0.0003 --set train.head_learning_rate=0.0003 --output {tmp_path / 'run-2'}"
+        in str(error.remedy)
+    )
+    assert f"unfreeze inspect {tmp_path / 'run' / 'recipe.yaml'} --row {min(order[bad_step - 1])}" in str(error.remedy)
     assert str(error.where).endswith(f"training rows {', '.join(str(r) for r in sorted(order[bad_step - 1]))}")
     assert small.are_equal(small.weights_of(engine.model), weights[-2])
     [recorded] = events(engine, "not_finite")
@@ -485,7 +490,8 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run(plain: Any, tmp_path
         engine.train()
     assert (caught.value.code, caught.value.exit_status) == ("DIVERGED", 5)
     assert "step 6, training rows" in str(caught.value.where)
-    assert "train.learning_rate" in str(caught.value.remedy)
+    anew = f"unfreeze train {tmp_path / 'run' / 'recipe.yaml'} --set train.learning_rate=1e-10"
+    assert anew in str(caught.value.remedy), "a tenth"
     [told] = events(engine, "diverged")
     assert len(told.values["rows"]) == 8
 

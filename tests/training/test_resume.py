@@ -19,8 +19,9 @@ import small
 
 from unfreeze import api, cli, preparation
 from unfreeze.data.sources import read
-from unfreeze.durable import sha256_of_file
-from unfreeze.errors import Interrupted, RequestError
+from unfreeze.durable import MAKE_ROOM, sha256_of_file
+from unfreeze.errors import Interrupted, ModelError, RequestError, ResourceError, UnfreezeError
+from unfreeze.machine import ONE_ROW_IS_TOO_MUCH, not_enough_memory
 from unfreeze.run import Event, Run
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import tiny_image_model, tiny_model
@@ -256,6 +257,30 @@ def test_a_run_that_dies_after_training_is_finished_without_training_again(
     assert done.metrics["eval_accuracy"] == Run(place / "unbroken").metrics["eval_accuracy"]
 
 
+@pytest.mark.parametrize(
+    ("error", "next_"),
+    [
+        (ResourceError("DISK", "x", remedy=MAKE_ROOM), "free some space there, then: unfreeze resume {run}"),
+        (not_enough_memory("x", remedy=ONE_ROW_IS_TOO_MUCH), "with more memory free: unfreeze resume {run}\n"),
+        (ModelError("CHECKPOINT", "x", remedy="what fits"), "what fits"),
+        (ModelError("CHECKPOINT", "x"), "unfreeze resume {run}"),
+    ],
+)
+def test_what_is_advised_of_a_run_can_be_done_with_a_run(
+    error: UnfreezeError, next_: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "_fine_tuned", fail)
+    with pytest.raises(type(error)) as caught:
+        train(place, tmp_path / "run")
+    status = Run(tmp_path / "run").status
+    assert status.next.startswith(next_.format(run=tmp_path / "run"))
+    assert caught.value.remedy == status.next
+    assert (status.state, status.exit_status) == ("failed", error.exit_status)
+
+
 # what resume refuses ---------------------------------------------------------------------------------------------
 
 
@@ -410,4 +435,5 @@ def test_a_diverging_run_exits_with_5_and_says_so_in_its_status(
     recorded = Run(folder).status
     assert (recorded.state, recorded.exit_status) == ("failed", 5)
     assert recorded.cause.startswith("E-NOT-FINITE: ")
+    assert f"unfreeze train {folder / 'recipe.yaml'}" in recorded.next, "resume takes no other rate"
     assert not (folder / "model").exists()

@@ -29,10 +29,10 @@ from accelerate.utils import GradScalerKwargs
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
-from unfreeze.errors import DistributedError, NumericsError
+from unfreeze.errors import DistributedError, NumericsError, command
 from unfreeze.evaluation import Evaluation, autocast, evaluate_examples
 from unfreeze.machine import forward_tokens, give_back_device_memory, is_out_of_memory, not_enough_memory
-from unfreeze.models.layers import LayerGroups, hold_statistics, modes_kept
+from unfreeze.models.layers import HEAD, LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
 from unfreeze.run import Run
@@ -323,8 +323,17 @@ class Engine:
             "DIVERGED",
             f"the loss is {loss:.3g} after {self.state.step} steps, it was {first:.3g} at the start: training diverges",
             where=_place(self.run, self.state.step, rows),
-            remedy="a tenth of the rate: --set train.learning_rate=... and --set train.head_learning_rate=...",
+            remedy=self._slower(),
         )
+
+    def _slower(self) -> str:
+        rates = [phase.learning_rates for phase in self.phases]
+        body = [rate for phase in rates for group, rate in phase.items() if group != HEAD]
+        head = [phase[HEAD] for phase in rates if HEAD in phase]
+        settings = [f"train.learning_rate={max(body or head) / 10:.1g}"]
+        settings += [f"train.head_learning_rate={max(head) / 10:.1g}"] if head else []
+        where = "in a new run (or in the recipe, where its phases have rates of their own)"
+        return f"a tenth of the rates, {where}: {self.run.command_anew(*settings)}"
 
     def _try_update(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainable: list[torch.nn.Parameter]
@@ -406,10 +415,21 @@ class Engine:
         if max(map(len, parts)) < 2 or self.task.couples_rows:
             longest = int(chosen[int(lengths.argmax())])
             row = self.source.train.examples[longest].row
-            raise not_enough_memory(self._cause, f"{self.run.folder}, training row {row}, {int(lengths.max())} tokens")
+            where = f"{self.run.folder}, training row {row}, {int(lengths.max())} tokens"
+            raise not_enough_memory(self._cause, where, self._smaller(int(lengths.max())))
         budget = max(1, max(len(part) * int(lengths[part].max()) for part in parts) // 2)
         self.state = replace(self.state, micro_batch_tokens=budget)
         self._tell("notice", text=f"memory was not enough; from here on {budget} tokens go through the model at once")
+
+    def _smaller(self, longest: int) -> str:
+        if self.task.couples_rows:
+            setting = f"train.batch_size={max(1, self.settings.batch_size // 2)}"
+        elif self.task.modality == "text":
+            setting = f"train.max_length={max(4, longest // 2)}"
+        else:
+            setting = "schedule=head"
+        free = f"with more memory free: {self.run.resume_command}"
+        return f"with less, in a new run: {self.run.command_anew(setting)}\nor with a smaller model\nor {free}"
 
     @property
     def _budget_tokens(self) -> int:
@@ -498,11 +518,12 @@ class Engine:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         step = self.state.step + 1
         self._tell("not_finite", loss=repr(loss), gradient_norm=repr(norm), rows=rows)
+        first = command("inspect", *self.run.arguments, "--row", rows[0])
         raise NumericsError(
             "NOT-FINITE",
             f"{what} in step {step}; no update was made with it",
             where=_place(self.run, step, rows),
-            remedy="a tenth of the rate: --set train.learning_rate=...; or look at these rows: unfreeze inspect DATA",
+            remedy=f"{self._slower()}\nor look at the rows: {first}",
         )
 
     def _try_widest_step(self) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from unfreeze.errors import Interrupted
+from unfreeze.errors import Interrupted, command
 
 # SIGUSR1 is what `sbatch --signal=USR1@60` sends before a job's time is up.
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
@@ -44,7 +44,7 @@ class StopFlag:
             Interrupted: E-INTERRUPTED.
         """
         if self.signal_name is not None:
-            remedy = f"unfreeze resume {run_folder}" if run_folder else "start again"
+            remedy = command("resume", run_folder) if run_folder else "start again"
             raise Interrupted("INTERRUPTED", f"stopped by {self.signal_name}", remedy=remedy)
 
 
