@@ -216,7 +216,9 @@ def resume(
     with stop_on_signals(_plainly(console)) as stop, found.held():
         for folder in (found.folder, found.model_folder):
             for sentence in durable.recover(folder):
-                found.log("notice", found.status.step, text=sentence)
+                _tell(found, sentence, console)
+        if not any(found.checkpoints_folder.glob("step-*")) and not any(found.events("step")):
+            _tell(found, "it was ended before its first checkpoint: training starts from the beginning", console)
         plan_ = Plan.from_json(found.plan)
         _refuse_another_recipe(found)
         asked = Recipe.from_file(found.recipe_path)
@@ -648,6 +650,13 @@ def _say(console: Console | None) -> Any:
     if console is None:
         return lambda text: None
     return lambda text: console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+
+def _tell(run: Run, text: str, console: Console | None) -> None:
+    """As the engine tells what is done unasked."""
+    run.log("notice", run.status.step, text=text)
+    if console is not None:
+        console.print(f"  note: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _plainly(console: Console | None) -> Callable[[str], None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import datasets
 import planted
 import pytest
 import small
+from rich.console import Console
 
 from unfreeze import api, cli, preparation
 from unfreeze.data.sources import read
@@ -25,6 +27,7 @@ from unfreeze.machine import ONE_ROW_IS_TOO_MUCH, not_enough_memory
 from unfreeze.run import Event, Run
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import tiny_image_model, tiny_model
+from unfreeze.training.engine import Engine
 
 # Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
 PHASES = [{"span": span, "epochs": "3 steps"} for span in ("head", "last(1)", "all")]
@@ -97,6 +100,10 @@ def run_command(
         [*before, *COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
+
+
+class Killed(BaseException):
+    pass
 
 
 def main(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -230,11 +237,24 @@ def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path,
     assert weights_of(place / "killed") == unbroken
 
 
+def test_a_run_that_died_before_its_first_checkpoint_starts_from_the_beginning_and_says_so(
+    place: Path, unbroken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Engine, "_save", die)
+        train(place, tmp_path / "run")
+    said = io.StringIO()
+    run = api.resume(tmp_path / "run", console=Console(file=said, width=200))
+    assert weights_of(run.folder) == unbroken
+    sentence = "it was ended before its first checkpoint: training starts from the beginning"
+    assert f"note: {sentence}" in said.getvalue()
+    assert sentence in [event.values["text"] for event in run.events("notice")]
+
+
 # after training --------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("step", ["_write_model", "measure", "_judge_and_report"])

@@ -117,7 +117,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: Run, notice: Callable[[str], None]) -> None:
-        self.folder, self.notice = run.checkpoints_folder, notice
+        self.run, self.folder, self.notice = run, run.checkpoints_folder, notice
         self.folder.mkdir(exist_ok=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -134,15 +134,31 @@ class Checkpoints:
         durable.publish(path, lambda staging: _write(staging, Checkpoint(state, weights)))
 
     def newest(self) -> Checkpoint | None:
-        """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said."""
+        """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said.
+
+        Returns:
+            None before the first checkpoint, which a run writes before its first step.
+
+        Raises:
+            ModelError: E-CHECKPOINT, there were some and none can be used: training begins anew only where it is asked.
+        """
         for sentence in durable.recover(self.folder):
             self.notice(sentence)
-        for path in self._newest_first():
+        there = self._newest_first()
+        for path in there:
             problem = self._problem_of(path)
             if problem is None:
                 return _read(path)
             self.notice(f"the checkpoint {path.name} is not used: {problem}")
-        return None
+        done = max((event.step for event in self.run.events("step")), default=0)
+        if not there and not done:
+            return None
+        raise ModelError(
+            "CHECKPOINT",
+            f"none of the {len(there)} checkpoints can be used" if there else f"no checkpoint of {done} steps is there",
+            where=str(self.folder),
+            remedy=f"put them back, or start a new run: {self.run.command_anew()}",
+        )
 
     def best_weights(self, best: Best) -> dict[str, torch.Tensor]:
         """The weights of the best evaluation.
