@@ -26,7 +26,6 @@ from unfreeze.durable import MAKE_ROOM
 from unfreeze.errors import (
     Interrupted,
     ModelError,
-    RecipeError,
     RequestError,
     UnfreezeError,
 )
@@ -139,7 +138,8 @@ def train(
         seed: Of every draw; default 0.
         settings: Texts such as ``train.learning_rate=1e-4``.
         recipe: A YAML recipe; the arguments win over it.
-        allow_remote_code: Run code that the model's repository brings. Only with repositories you trust.
+        allow_remote_code: Run code that the model's repository brings, or a task of somebody's own that a recipe names.
+            Only where you trust its authors.
         observers: Called with every `Event`: phase, step, evaluation, checkpoint, notice ...; one that returns True
             stops the run after this step, with a checkpoint.
         console: Where progress is shown; None: nowhere.
@@ -204,6 +204,11 @@ def resume(
     console: Console | None = None,
 ) -> TrainedRun:
     """Go on with an interrupted or failed run from its newest checkpoint; a finished one is returned as it is.
+
+    Args:
+        run: A run or its folder.
+        allow_remote_code: Run code that came with the model, or the run's task, where that is somebody's own.
+        observers, console: As for `train`.
 
     Raises:
         RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels, weights, tokenizer or recipe.yaml are not those
@@ -414,7 +419,7 @@ def evaluate(
         data: As for `train`; where it has test rows, those are used, otherwise all its rows.
         encoding: Of text files that are not UTF-8.
         drop_broken: Leave out rows whose files cannot be read, counted.
-        allow_remote_code: Run code that came with the base model.
+        allow_remote_code: Run code that came with the base model, or the run's task, where that is somebody's own.
         console: Told what is left out.
 
     Returns:
@@ -452,7 +457,7 @@ def predict(
         data: As for `train`; its test rows where there are some, otherwise all.
         encoding: Of text files that are not UTF-8.
         drop_broken: Leave out rows whose files cannot be read, counted.
-        allow_remote_code: Run code that came with the base model.
+        allow_remote_code: Run code that came with the base model, or the run's task, where that is somebody's own.
         console: Told where a column of another name is read, and what is left out.
 
     Raises:
@@ -514,16 +519,7 @@ def _recipe(
     for key, value in (("data.source", data), ("data.test", test)):
         if isinstance(value, str | Path):
             named[key] = str(value)
-    built = Recipe.build(named, settings=settings, file=recipe)
-    if built.task is not None and ":" in built.task and built.sources["task"] != "argument":
-        # A recipe may come from anybody; which code runs is for the person at the keyboard to say.
-        raise RecipeError(
-            "RECIPE-VALUE",
-            "a task of your own is named on the command line, not in a recipe",
-            where=f"task ({built.sources['task']})",
-            remedy=f"--task {built.task}",
-        )
-    return built
+    return Recipe.build(named, settings=settings, file=recipe)
 
 
 def _plan(

@@ -82,7 +82,11 @@ Settings = Annotated[
     ),
 ]
 Remote = Annotated[
-    bool, _flag("--allow-remote-code", "Run code that comes with the model. Only if you trust its authors.")
+    bool,
+    _flag(
+        "--allow-remote-code",
+        "Run code that comes with the model, or a task's that a run or recipe names. Only if you trust its authors.",
+    ),
 ]
 Json = Annotated[bool, _flag("--json", "Print JSON, and nothing else, on standard output.")]
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]

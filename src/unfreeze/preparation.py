@@ -102,8 +102,7 @@ def prepare(
         RequestError: Recipe, data or task do not fit.
         ModelError: The model is not there or not usable.
     """
-    named = tasks.find(recipe.task) if recipe.task is not None else None
-    task = _task(recipe, named) if named is not None else None
+    task = _task(recipe, _named(recipe.task, recipe, allow_remote_code)) if recipe.task is not None else None
     if recipe.model is not None:
         source = resolve(recipe.model)
     say("reading the data")
@@ -205,6 +204,24 @@ def _default_model(task: Task) -> str:
         where="model",
         remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
     )
+
+
+def _named(name: str, recipe: Recipe, allow_remote_code: bool) -> type[Task]:
+    """The task that was asked for.
+
+    Raises:
+        RecipeError: E-RECIPE-VALUE, it is code that a file names; which code runs is for the person at the keyboard to
+            say.
+    """
+    place = recipe.sources.get("task", "argument")
+    if place not in ("argument", "--set") and not tasks.may_be_looked_up(name, allow_remote_code=allow_remote_code):
+        raise RecipeError(
+            "RECIPE-VALUE",
+            f"the task {name} is code of somebody's own, which no file makes run unless you allow it",
+            where=f"task ({place})",
+            remedy=f"read that code, then add --allow-remote-code; to train, --task {name} says the same",
+        )
+    return tasks.find(name)
 
 
 def _task(recipe: Recipe, task_class: type[Task]) -> Task:

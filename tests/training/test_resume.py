@@ -215,6 +215,9 @@ def test_the_command_exits_with_75_and_resume_finishes_it(place: Path, unbroken:
     status = json.loads((place / "stopped" / "status.json").read_text())
     assert (status["state"], status["exit_status"]) == ("interrupted", 75)
     resumed = run_command("resume", "stopped", folder=place)
+    assert resumed.returncode == 2, "its task is code that the run names"
+    assert "--allow-remote-code" in resumed.stderr
+    resumed = run_command("resume", "stopped", "--allow-remote-code", folder=place)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(place / "stopped") == unbroken
 
@@ -232,7 +235,7 @@ def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path,
     killed = run_command(*arguments, folder=place, SIGNAL="SIGKILL", STEPS="7", WATCHED="killed/events.jsonl")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert Run(place / "killed").status.state == "running"
-    resumed = run_command("resume", "killed", folder=place)
+    resumed = run_command("resume", "killed", "--allow-remote-code", folder=place)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(place / "killed") == unbroken
 
