@@ -106,7 +106,7 @@ def prepare(
     if recipe.model is not None:
         source = resolve(recipe.model)
     say("reading the data")
-    splits = _read(recipe, data, test)
+    splits = read_rows(recipe, data, test)
     check()
     recognised: list[str] = []
     if task is None:
@@ -287,10 +287,20 @@ def _check_applies(recipe: Recipe, task: Task) -> None:
         raise RecipeError("RECIPE-CONFLICT", what, where="data.drop_broken", remedy="leave it out")
 
 
-def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
+def read_rows(recipe: Recipe, data: Any = None, test: Any = None) -> Splits:
+    """The rows as they lie, of all files that the recipe names.
+
+    Args:
+        recipe: What was asked.
+        data, test: Objects from Python; None: what the recipe names.
+
+    Raises:
+        DataError: See `data.sources.read`; E-DATA-MISSING, no data was named.
+    """
     source = data if data is not None else recipe.data.source
     if source is None:
-        raise DataError("DATA-MISSING", "no data was named", remedy="unfreeze train FILE_OR_FOLDER")
+        what, remedy = "no data was named", "name a file, a folder or a Hub id, as in: unfreeze train FILE_OR_FOLDER"
+        raise DataError("DATA-MISSING", what, remedy=remedy)
     validation = recipe.data.validation if isinstance(recipe.data.validation, str) else None
     return read(
         source,
