@@ -255,7 +255,7 @@ def _carry_out(
         if not _is_written(run):
             model = _fine_tuned(run, prepared, plan_, stop, observers, console)
             _write_model(run, prepared, plan_, model)
-        run.set_status(Status("trained", step=plan_.total_steps))
+        run.set_status(Status("trained", step=_trained_steps(run)))
         run.allows_remote_code = prepared.task.allows_remote_code
         using = run.predictor
         task = using.task
@@ -270,7 +270,7 @@ def _carry_out(
             rows_of=_recorded_rows(run, prepared, plan_, using, check),
         )
         _judge_and_report(run, say)
-        run.set_status(Status("done", step=plan_.total_steps, exit_status=0))
+        run.set_status(Status("done", step=_trained_steps(run), exit_status=0))
     return run
 
 
@@ -316,6 +316,7 @@ def _fine_tuned(
             "process_seconds": round(time.monotonic() - started, 3),
             "samples": len(prepared.train),
             "steps": engine.state.step,
+            "stopped_phases": list(engine.state.stopped_phases),
             "epochs": round(
                 engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3
             ),
@@ -335,7 +336,7 @@ def _recorded_rows(
         return None
 
     def tell(kind: str, **values: Any) -> None:
-        run.log(kind, plan_.total_steps, **values)
+        run.log(kind, _trained_steps(run), **values)
 
     return Sources(
         using.task,
@@ -638,8 +639,18 @@ def _what_to_do(run: Run, error: UnfreezeError) -> str:
     return error.remedy or run.resume_command
 
 
+def _trained_steps(run: Run) -> int:
+    """Of a run whose training has ended: fewer than planned, where a phase ended early."""
+    return int(run.results("train")["train_steps"])
+
+
 def _last_step(run: Run) -> int:
-    return max((e.step for e in run.events("step")), default=0)
+    """The last step that is part of the weights: a resumed run takes back what came after its checkpoint."""
+    last = 0
+    for event in run.events():
+        if event.kind in ("step", "resumed"):
+            last = event.step
+    return last
 
 
 def _say(console: Console | None) -> Any:

@@ -324,7 +324,7 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     state = TrainState(
         phase=1, phase_step=4, step=11, best=best, stale_evaluations=2, touched=("b", "a"), seconds=1.5, source="rows",
             decided={"head": "float16", "group 1": "rows"}, first_loss=0.7, steps_above=2,
-        skipped_in_a_row=1, loss_scale=512.0, micro_batch_tokens=96,
+        skipped_in_a_row=1, loss_scale=512.0, micro_batch_tokens=96, stopped_phases=("head",),
     )  # fmt: skip
     weights, moments = {"a": torch.randn(3, 2)}, {"a/exp_avg": torch.randn(3, 2), "a/step": torch.tensor(11.0)}
     checkpoints.save_best(state, {"a": torch.ones(2)})
@@ -339,6 +339,7 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     assert fields == {
         "phase", "phase_step", "step", "best", "stale_evaluations", "touched", "seconds", "source",
             "decided", "skipped_in_a_row", "loss_scale", "first_loss", "steps_above", "micro_batch_tokens",
+            "stopped_phases",
     }, "a new field belongs into this test"  # fmt: skip
 
 

@@ -356,6 +356,7 @@ def test_early_stopping_ends_a_phase_and_the_next_begins(usual: Any, tmp_path: P
     assert len(judged) == last_best + 1 + 2 < 9
     assert [e.values["name"] for e in events(engine, "phase")] == ["all", "head"]
     assert any("ends early" in e.values["text"] for e in events(engine, "notice"))
+    assert engine.state.stopped_phases == ("all",)
 
 
 # numbers that are not finite -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -302,6 +303,33 @@ def test_what_is_advised_of_a_run_can_be_done_with_a_run(
     assert status.next.startswith(next_.format(run=tmp_path / "run"))
     assert caught.value.remedy == status.next
     assert (status.state, status.exit_status) == ("failed", error.exit_status)
+
+
+def test_what_was_trained_is_told_and_not_what_was_planned(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With early stopping: two steps of the first phase are made, one of each other."""
+    monkeypatch.setattr(Engine, "_is_better", lambda engine, found: engine.state.best is None)
+    settings = ["train.evaluations_per_epoch=4", "train.early_stopping=1"]
+    run = train(place, tmp_path / "run", settings=settings)
+    assert run.results("train")["train_stopped_phases"] == ["head", "last(1)", "all"]
+    assert (run.status.state, run.status.step, run.metrics["train_steps"]) == ("done", 4, 4)
+    card = (run.model_folder / "README.md").read_text(encoding="utf-8")
+    epochs = f"{run.plan['phases'][0]['epochs'] * 2 / 3:.3g}"
+    assert re.search(rf"^\| head \| head \| [\d,]+ \| 2 \| {epochs}0* \|", card, re.MULTILINE)
+    assert "2 of 3 steps, stopped early" in run.report().read_text(encoding="utf-8")
+
+
+def test_a_step_that_a_resumed_run_took_back_is_not_part_of_the_weights(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", recipe_yaml="", plan={})
+    assert api._last_step(run) == 0
+    for step in range(1, 8):
+        run.log("step", step, loss=1.0, tokens=1)
+    assert api._last_step(run) == 7
+    run.log("resumed", 5)
+    assert api._last_step(run) == 5, "steps 6 and 7 came after the checkpoint"
+    run.log("step", 6, loss=1.0, tokens=1)
+    assert api._last_step(run) == 6
 
 
 # what resume refuses ---------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class TrainState:
         skipped_in_a_row, loss_scale: Of training in float16: steps left out since the last one that was made, and by
             what the loss is multiplied (0: not known yet).
         micro_batch_tokens: The budget since memory was not enough for the plan's; 0: the plan's.
+        stopped_phases: Names of the phases that ended early.
     """
 
     phase: int = 0
@@ -92,11 +93,13 @@ class TrainState:
     skipped_in_a_row: int = 0
     loss_scale: float = 0.0
     micro_batch_tokens: int = 0
+    stopped_phases: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
         best = Best.from_json(stored["best"]) if stored["best"] else None
-        return replace(cls(**{**stored, "best": None, "touched": tuple(stored["touched"])}), best=best)
+        lists = {name: tuple(stored.get(name, ())) for name in ("touched", "stopped_phases")}
+        return replace(cls(**{**stored, "best": None, **lists}), best=best)
 
 
 @dataclass

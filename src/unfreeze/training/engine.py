@@ -610,7 +610,9 @@ class Engine:
         else:
             self.state = replace(self.state, stale_evaluations=self.state.stale_evaluations + 1)
         self._tell("evaluation", phase=phase.name, is_best=is_best, metrics={"loss": found.loss, **found.metrics})
-        if phase.patience is not None and self.state.stale_evaluations >= phase.patience:
+        is_at_its_end = self.state.phase_step == phase.steps
+        if phase.patience is not None and self.state.stale_evaluations >= phase.patience and not is_at_its_end:
+            self.state = replace(self.state, stopped_phases=(*self.state.stopped_phases, phase.name))
             self._tell(
                 "notice", text=f"no better for {phase.patience} evaluations: the phase '{phase.name}' ends early"
             )
