@@ -30,11 +30,18 @@ from unfreeze.errors import (
     UnfreezeError,
 )
 from unfreeze.evaluation import evaluate_rows, predict_rows
-from unfreeze.machine import LESS_MEMORY, ONE_ROW_IS_TOO_MUCH, find_machine, peak_memory_bytes, set_up
+from unfreeze.machine import (
+    LESS_MEMORY,
+    ONE_ROW_IS_TOO_MUCH,
+    find_machine,
+    most_threads,
+    peak_memory_bytes,
+    set_up,
+)
 from unfreeze.models.identity import as_started
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import LoadedModel
-from unfreeze.plan import Plan, attention_dropout_name, make, model_config
+from unfreeze.plan import Plan, attention_dropout_name, identity, make, model_config
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
@@ -229,10 +236,14 @@ def resume(
         asked = Recipe.from_file(found.recipe_path)
         asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
         check = functools.partial(stop.check, str(found.folder))
-        set_up(plan_.settings.threads)
+        threads = min(plan_.settings.threads, most_threads())
+        set_up(threads)
         data, test = kept(found.folder / KEPT_DATA), kept(found.folder / KEPT_TEST)
         prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console), check=check)
-        _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
+        now = identity(prepared)
+        _refuse_changes(plan_, now, found)
+        for difference in _differences(plan_, now, threads):
+            _tell(found, f"{difference}: not bit for bit the same", console)
         found.set_status(Status("running", step=found.status.step))
         return _carry_out(found, prepared, plan_, stop, observers, console)
 
@@ -587,20 +598,24 @@ def _refuse_another_recipe(run: Run) -> None:
         )
 
 
-def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
+def _refuse_changes(before: Plan, now: Mapping[str, Any], run: Run) -> None:
     for key, what in _IDENTITY.items():
-        if before.identity.get(key, now.identity[key]) != now.identity[key]:
+        if before.identity.get(key, now[key]) != now[key]:
             raise RequestError(
                 "RUN-CHANGED",
                 f"{what} not what this run was started with",
                 where=str(run.folder),
                 remedy=f"put back what was changed; or start a new run: {run.command_anew()}",
             )
-    if before.identity["versions"] != now.identity["versions"]:
-        changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]
-        run.log(
-            "notice", 0, text=f"another version of {', '.join(changed)} than at the start: not bit for bit the same"
-        )
+
+
+def _differences(before: Plan, now: Mapping[str, Any], threads: int) -> Iterator[str]:
+    """What a resumed run may find otherwise, and then adds up in another order."""
+    changed = [name for name, version in before.identity["versions"].items() if now["versions"].get(name) != version]
+    if changed:
+        yield f"another version of {', '.join(changed)} than at the start"
+    if threads != before.settings.threads:
+        yield f"{threads} threads instead of {before.settings.threads}, more than this machine can use"
 
 
 def _is_written(run: TrainedRun) -> bool:

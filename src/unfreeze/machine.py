@@ -44,15 +44,20 @@ class Machine:
         return asdict(self)
 
 
+def most_threads() -> int:
+    """More could never help, and thousands end the process."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def find_machine(threads: int | None = None) -> Machine:
     """The machine as torch sees it; `threads` is what the recipe asks for.
 
     Raises:
-        RecipeError: E-RECIPE-VALUE, for more threads than could ever help: thousands end the process.
+        RecipeError: E-RECIPE-VALUE, for more than `most_threads`.
     """
     import torch
 
-    most = max(64, 4 * (os.cpu_count() or 1))
+    most = most_threads()
     if threads is not None and threads > most:
         what = f"{threads} threads are more than this machine with {os.cpu_count()} cores can use"
         raise RecipeError(

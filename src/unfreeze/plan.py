@@ -243,6 +243,26 @@ def make(prepared: Prepared, machine: Machine) -> Plan:
     return _Decisions(prepared, machine).plan()
 
 
+def identity(prepared: Prepared) -> dict[str, Any]:
+    """What a resumed run must find again, whatever machine it is resumed on; see `Plan.identity`."""
+    import transformers
+
+    import unfreeze
+
+    targets = prepared.task.targets
+    return {
+        "data": prepared.fingerprints,
+        "labels": list(targets.labels) if targets is not None else None,
+        "model": prepared.source.name,
+        **identity_of(prepared.source),
+        "versions": {
+            "unfreeze": unfreeze.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
 class _Decisions:
     """Collects choices while they are made."""
 
@@ -276,7 +296,7 @@ class _Decisions:
             phases=phases,
             groups=self._groups(),
             machine=self.machine.to_json(),
-            identity=self._identity(),
+            identity=identity(self.prepared),
             warnings=self.warnings,
         )
 
@@ -664,22 +684,4 @@ class _Decisions:
             "facts": prepared.data_facts.to_json(),
             "sentences": prepared.data_facts.sentences(),
             "notes": prepared.notes,
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        import transformers
-
-        import unfreeze
-
-        targets = self.prepared.task.targets
-        return {
-            "data": self.prepared.fingerprints,
-            "labels": list(targets.labels) if targets is not None else None,
-            "model": self.prepared.source.name,
-            **identity_of(self.prepared.source),
-            "versions": {
-                "unfreeze": unfreeze.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
         }

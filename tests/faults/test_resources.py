@@ -300,6 +300,21 @@ def test_kr_11_another_number_of_threads_at_the_resume_is_that_of_the_plan(place
     assert set(seen) == {1}
 
 
+def test_kr_11_a_machine_that_could_not_have_planned_the_run_goes_on_with_it(place, tmp_path, threads, monkeypatch):
+    observe, seen = threads
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    run = stopped(place, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    plan["settings"]["threads"] = 512
+    (run / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr(api, "most_threads", lambda: 1)
+    monkeypatch.setattr(api, "make", lambda *_: pytest.fail("there is a plan, and nothing to decide"))
+    assert weights_of(api.resume(run, observers=[observe]).folder) == wanted
+    assert set(seen) == {1}
+    sentence = "1 threads instead of 512, more than this machine can use: not bit for bit the same"
+    assert sentence in [event.values["text"] for event in Run(run).events("notice")]
+
+
 def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path, threads):
     observe, seen = threads
     losses = []
