@@ -33,6 +33,7 @@ from unfreeze.evaluation import evaluate_rows, predict_rows
 from unfreeze.machine import (
     LESS_MEMORY,
     ONE_ROW_IS_TOO_MUCH,
+    Machine,
     find_machine,
     most_threads,
     peak_memory_bytes,
@@ -242,7 +243,7 @@ def resume(
         prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console), check=check)
         now = identity(prepared)
         _refuse_changes(plan_, now, found)
-        for difference in _differences(plan_, now, threads):
+        for difference in _differences(plan_, now, find_machine(threads)):
             _tell(found, f"{difference}: not bit for bit the same", console)
         found.set_status(Status("running", step=found.status.step))
         return _carry_out(found, prepared, plan_, stop, observers, console)
@@ -609,13 +610,16 @@ def _refuse_changes(before: Plan, now: Mapping[str, Any], run: Run) -> None:
             )
 
 
-def _differences(before: Plan, now: Mapping[str, Any], threads: int) -> Iterator[str]:
+def _differences(before: Plan, now: Mapping[str, Any], machine: Machine) -> Iterator[str]:
     """What a resumed run may find otherwise, and then adds up in another order."""
     changed = [name for name, version in before.identity["versions"].items() if now["versions"].get(name) != version]
     if changed:
         yield f"another version of {', '.join(changed)} than at the start"
-    if threads != before.settings.threads:
-        yield f"{threads} threads instead of {before.settings.threads}, more than this machine can use"
+    then = {"device": machine.device, "name": machine.name, **before.machine}
+    if then["device"] != machine.device or (then["name"] and machine.name and then["name"] != machine.name):
+        yield f"{machine.device} ({machine.name}) instead of {then['device']} ({then['name']})"
+    if machine.threads != before.settings.threads:
+        yield f"{machine.threads} threads instead of {before.settings.threads}, more than this machine can use"
 
 
 def _is_written(run: TrainedRun) -> bool:

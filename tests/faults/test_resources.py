@@ -315,6 +315,26 @@ def test_kr_11_a_machine_that_could_not_have_planned_the_run_goes_on_with_it(pla
     assert sentence in [event.values["text"] for event in Run(run).events("notice")]
 
 
+@pytest.mark.parametrize(
+    ("then", "is_said"),
+    [
+        ({}, False),
+        ({"device": "cuda", "name": "NVIDIA H100"}, True),
+        ({"name": "another processor"}, True),
+        ({"name": ""}, False),
+    ],
+)
+def test_kr_11_another_device_than_at_the_start_is_said(place, tmp_path, then, is_said):
+    run = stopped(place, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    before = {**plan["machine"], **then}
+    (run / "plan.json").write_text(json.dumps({**plan, "machine": before}))
+    api.resume(run)
+    said = [event.values["text"] for event in Run(run).events("notice") if " instead of " in event.values["text"]]
+    expected = f"instead of {before['device']} ({before['name']}): not bit for bit the same"
+    assert [text.endswith(expected) for text in said] == [True] * is_said
+
+
 def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path, threads):
     observe, seen = threads
     losses = []
