@@ -35,6 +35,7 @@ from unfreeze.machine import (
     ONE_ROW_IS_TOO_MUCH,
     Machine,
     find_machine,
+    foreseen,
     most_threads,
     peak_memory_bytes,
     set_up,
@@ -628,24 +629,33 @@ def _is_written(run: TrainedRun) -> bool:
 
 @contextmanager
 def _recording_the_end(run: TrainedRun) -> Iterator[None]:
-    """Whatever happens, status.json says how the run ended and what to do next."""
+    """Whatever happens, status.json says how the run ended and what to do next.
+
+    Raises:
+        ResourceError: Memory or disk, whatever error says so.
+    """
     try:
         yield
-    except Interrupted as error:
-        run.set_status(Status("interrupted", error.what, _last_step(run), run.resume_command, error.exit_status))
-        raise
-    except KeyboardInterrupt:
-        run.set_status(Status("interrupted", "stopped at once", _last_step(run), run.resume_command, 130))
-        raise
-    except UnfreezeError as error:
-        error.remedy = _what_to_do(run, error)
-        cause = f"E-{error.code}: {error.what}"
-        run.set_status(Status("failed", cause, _last_step(run), error.remedy, error.exit_status))
-        raise
     except BaseException as error:
-        cause = f"{type(error).__name__}: {error}"
-        run.set_status(Status("failed", cause, _last_step(run), run.resume_command, 1))
-        raise
+        told = foreseen(error)
+        if told is not None:
+            told.remedy = _what_to_do(run, told)
+        run.set_status(_ending(run, error, told))
+        if told is None or told is error:
+            raise
+        raise told from error
+
+
+def _ending(run: Run, error: BaseException, told: UnfreezeError | None) -> Status:
+    step = _last_step(run)
+    if isinstance(error, KeyboardInterrupt):
+        return Status("interrupted", "stopped at once", step, run.resume_command, 130)
+    if told is None:
+        return Status("failed", f"{type(error).__name__}: {error}", step, run.resume_command, 1)
+    next_ = told.remedy or run.resume_command
+    if isinstance(told, Interrupted):
+        return Status("interrupted", told.what, step, next_, told.exit_status)
+    return Status("failed", f"E-{told.code}: {told.what}", step, next_, told.exit_status)
 
 
 def _what_to_do(run: Run, error: UnfreezeError) -> str:

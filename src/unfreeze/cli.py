@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from rich.table import Table as Grid
 
 from unfreeze import __version__
 from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, command, did_you_mean
+from unfreeze.machine import FULL_OR_BROKEN, foreseen
 from unfreeze.training.interruption import second_signal_ends_the_process
 
 app = typer.Typer(
@@ -477,13 +477,13 @@ def main() -> None:
         progress.print("stopped")
         sys.exit(130)
     except Exception as error:
-        foreseen = _foreseen(error)
-        if foreseen is None:
+        told = _foreseen(error)
+        if told is None:
             traceback.print_exception(error)
             progress.print(f"E-INTERNAL: {INTERNAL_MESSAGE}", style="red", soft_wrap=True)
             sys.exit(1)
-        progress.print(foreseen.block(), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(foreseen.exit_status)
+        progress.print(told.block(), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(told.exit_status)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -507,22 +507,13 @@ def _prepare_streams() -> None:
 
 def _foreseen(error: Exception) -> UnfreezeError | None:
     """What to tell the person; None for what is nobody's fault but ours."""
-    if isinstance(error, UnfreezeError):
-        return error
     if hasattr(error, "format_message"):
         return _usage_error(error)
-    if isinstance(error, MemoryError | RuntimeError):
-        from unfreeze.machine import is_out_of_memory, not_enough_memory
-
-        if is_out_of_memory(error):
-            return not_enough_memory()
-    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and error.filename is None and error.errno in FULL_OR_BROKEN:
         # Trap: what is left in the buffer would fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ResourceError("DISK", f"the output cannot be written: {error.strerror}", where="standard output")
-    if isinstance(error, OSError) and error.filename is not None:
-        return ResourceError("DISK", f"{error.strerror or error}", where=str(error.filename))
-    return None
+    return foreseen(error)
 
 
 def _usage_error(error: Any) -> UnfreezeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import sys
@@ -11,13 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfreeze.errors import RecipeError, ResourceError
+from unfreeze.durable import MAKE_ROOM
+from unfreeze.errors import RecipeError, ResourceError, UnfreezeError
 
 if TYPE_CHECKING:
     import numpy as np
 
 T = TypeVar("T")
 
+# What the system says of a disk.
+FULL_OR_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # glibc's mallopt parameters; see malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -211,6 +215,19 @@ def not_enough_memory(cause: str = "", where: str | None = None, remedy: str = L
         where=where,
         remedy=remedy,
     )
+
+
+def foreseen(error: BaseException) -> UnfreezeError | None:
+    """What is told of an error: itself, or what it says of memory or disk; None for what is nobody's fault but ours."""
+    if isinstance(error, UnfreezeError):
+        return error
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+        return not_enough_memory()
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_OR_BROKEN):
+        where = str(error.filename) if error.filename is not None else None
+        remedy = MAKE_ROOM if error.errno in FULL_OR_BROKEN else None
+        return ResourceError("DISK", f"{error.strerror or error}", where=where, remedy=remedy)
+    return None
 
 
 def peak_memory_bytes() -> int:

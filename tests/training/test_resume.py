@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import datasets
 import planted
 import pytest
 import small
+import torch
 from rich.console import Console
 
 from unfreeze import api, cli, preparation
@@ -279,6 +281,33 @@ def test_a_run_that_dies_after_training_is_finished_without_training_again(
     assert [e.step for e in done.events("step")] == list(range(1, 10))
     assert (folder / "report.html").is_file()
     assert done.metrics["eval_accuracy"] == Run(place / "unbroken").metrics["eval_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_status", "cause"),
+    [
+        (MemoryError(), 6, "E-MEMORY: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), 6, "E-MEMORY: "),
+        (OSError(errno.ENOSPC, "No space left on device"), 6, "E-DISK: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 6, "E-DISK: Permission denied"),
+        (ModelError("MODEL-BROKEN", "x"), 4, "E-MODEL-BROKEN: x"),
+        (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_status_says_how_the_process_ended(
+    error: Exception, exit_status: int, cause: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "_fine_tuned", fail)
+    recipe, folder = str(place / "recipe.yaml"), tmp_path / "run"
+    assert main("train", recipe, "--output", str(folder), monkeypatch=monkeypatch) == exit_status
+    status = Run(folder).status
+    assert (status.state, status.exit_status) == ("failed", exit_status)
+    assert status.cause.startswith(cause)
+    assert f"unfreeze resume {folder}" in status.next
 
 
 @pytest.mark.parametrize(
