@@ -170,9 +170,8 @@ def train(
         if (shortage := lacking_disk(plan_, asked.output or RUNS_FOLDER)) is not None:
             raise shortage
         stop.check()
-        run = _new_run(asked, prepared.name, plan_)
+        run = _new_run(asked, prepared.name, plan_, data, test)
         with run.held():
-            _keep_rows_of_python_objects(run, data, test)
             return _carry_out(run, prepared, plan_, stop, observers, console)
 
 
@@ -558,11 +557,28 @@ def _plan(
     return prepared, plan_
 
 
-def _new_run(asked: Recipe, name: str, plan_: Plan) -> TrainedRun:
-    recipe_yaml, plan_json = _with_absolute_paths(asked).to_yaml(), plan_.to_json()
+def _new_run(asked: Recipe, name: str, plan_: Plan, data: Any, test: Any) -> TrainedRun:
+    """The folder of the run, with rows that were given as Python objects, since `resume` could not read them again."""
+    given = {KEPT_DATA: data, KEPT_TEST: test}
+    given = {key: rows for key, rows in given.items() if rows is not None and not isinstance(rows, str | Path)}
+
+    def keep_rows(folder: Path) -> None:
+        for key, rows in given.items():
+            splits = read(rows, wanted="train" if key == KEPT_DATA else "test")
+            durable.publish(folder / key, functools.partial(keep, splits))
+
+    records: dict[str, Any] = {
+        "recipe_yaml": _with_absolute_paths(asked).to_yaml(),
+        "plan": plan_.to_json(),
+        "more": keep_rows,
+    }
     if asked.output:
-        return TrainedRun.create(asked.output, recipe_yaml=recipe_yaml, plan=plan_json)
-    return TrainedRun.create_numbered(RUNS_FOLDER, name, recipe_yaml=recipe_yaml, plan=plan_json)
+        run = TrainedRun.create(asked.output, **records)
+    else:
+        run = TrainedRun.create_numbered(RUNS_FOLDER, name, **records)
+    for key in given:
+        run.log("notice", 0, text=f"the rows are kept in the run's folder {key}/, so that it can be resumed")
+    return run
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -575,16 +591,6 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
         update={k: absolute(getattr(recipe.data, k)) for k in ("source", "test", "validation")}
     )
     return recipe.model_copy(update={"data": data, "model": absolute(recipe.model)})
-
-
-def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
-    """Rows given as Python objects are kept in the run, since `resume` could not read them again."""
-    for name, given in ((KEPT_DATA, data), (KEPT_TEST, test)):
-        if given is None or isinstance(given, str | Path):
-            continue
-        splits = read(given, wanted="train" if given is data else "test")
-        durable.publish(run.folder / name, functools.partial(keep, splits))
-        run.log("notice", 0, text=f"the rows are kept in the run's folder {name}/, so that it can be resumed")
 
 
 def _refuse_another_recipe(run: Run) -> None:

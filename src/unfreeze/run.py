@@ -117,8 +117,20 @@ class Run:
         self.log_failure: str | None = None
 
     @classmethod
-    def create(cls, folder: str | Path, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        recipe_yaml: str,
+        plan: Mapping[str, Any],
+        more: Callable[[Path], None] | None = None,
+    ) -> Self:
         """Make the folder with its recipe and plan; it must not exist or be empty.
+
+        Args:
+            folder: Of the run.
+            recipe_yaml, plan: What was asked, and what was decided.
+            more: Writes into the folder what the run cannot be resumed without.
 
         Raises:
             RequestError: E-RUN-EXISTS. Nothing is ever overwritten.
@@ -127,7 +139,7 @@ class Run:
         # Trap: looked for before looking into it, or what another process makes in between would be written into.
         is_there = path.is_dir()
         check_is_free(path)
-        write = functools.partial(_write_records, recipe_yaml, plan)
+        write = functools.partial(_write_records, recipe_yaml, plan, more)
         try:
             with _or_elsewhere():
                 if is_there:
@@ -139,13 +151,26 @@ class Run:
         return cls(path)
 
     @classmethod
-    def create_numbered(cls, parent: str | Path, name: str, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
+    def create_numbered(
+        cls,
+        parent: str | Path,
+        name: str,
+        *,
+        recipe_yaml: str,
+        plan: Mapping[str, Any],
+        more: Callable[[Path], None] | None = None,
+    ) -> Self:
         """Make the run in the first free one of ``name``, ``name-2`` ...; of two processes each gets its own.
+
+        Args:
+            parent: Folder of the runs.
+            name: Of the run, if it is free.
+            recipe_yaml, plan, more: As for `create`.
 
         Raises:
             RequestError: E-RUN-EXISTS, `parent` is no folder.
         """
-        write = functools.partial(_write_records, recipe_yaml, plan)
+        write = functools.partial(_write_records, recipe_yaml, plan, more)
         while True:
             path = free_folder(parent, name)
             _check_way(path)
@@ -343,8 +368,12 @@ class Run:
         return f"Run({str(self.folder)!r}, {self.status.state})"
 
 
-def _write_records(recipe_yaml: str, plan: Mapping[str, Any], folder: Path) -> None:
+def _write_records(
+    recipe_yaml: str, plan: Mapping[str, Any], more: Callable[[Path], None] | None, folder: Path
+) -> None:
     """What a run begins with; the status, which makes a folder a run, comes last."""
+    if more is not None:
+        more(folder)
     durable.write_text(folder / "recipe.yaml", recipe_yaml)
     asked = durable.sha256_of_file(folder / "recipe.yaml")
     durable.write_json(folder / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})

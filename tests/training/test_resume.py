@@ -22,7 +22,7 @@ import small
 import torch
 from rich.console import Console
 
-from unfreeze import api, cli, preparation
+from unfreeze import api, cli, durable, preparation
 from unfreeze.data.sources import read
 from unfreeze.durable import MAKE_ROOM, sha256_of_file
 from unfreeze.errors import Interrupted, ModelError, RequestError, ResourceError, UnfreezeError
@@ -452,12 +452,29 @@ def test_with_everything_put_back_it_goes_on(stopped: Path, unbroken: str) -> No
     assert weights_of(stopped / "run") == unbroken
 
 
-def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(place: Path, unbroken: str, tmp_path: Path) -> None:
-    table = read(str(place / "reviews.csv")).train
-    rows = [dict(row.values) for row in table]
+@pytest.fixture
+def rows(place: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows in memory, and a recipe for them that names no file."""
     recipe = json.loads((place / "recipe.yaml").read_text())
     del recipe["data"]["source"]
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    return [dict(row.values) for row in read(str(place / "reviews.csv")).train]
+
+
+def test_rows_from_memory_that_cannot_be_kept_leave_no_run(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    def full(operation: str, path: Path) -> None:
+        if path.name == "data":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with durable.fault_points(full), pytest.raises(ResourceError) as caught:
+        train(tmp_path, tmp_path / "run", data=rows)
+    assert caught.value.code == "DISK"
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"], "there is nothing that could not be resumed"
+
+
+def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(
+    rows: list[dict[str, Any]], unbroken: str, tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         train(tmp_path, tmp_path / "run", data=rows, observers=[signal_after(4, signal.SIGINT)])
     rows.clear()
