@@ -6,6 +6,7 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,7 +37,9 @@ from unfreeze.machine import (
     Machine,
     find_machine,
     foreseen,
+    give_back_device_memory,
     most_threads,
+    peak_device_memory_bytes,
     peak_memory_bytes,
     set_up,
 )
@@ -263,10 +266,11 @@ def _carry_out(
     """
     say, check = _say(console), functools.partial(stop.check, str(run.folder))
     with _recording_the_end(run):
-        task = prepared.task
         if not _is_written(run):
-            model = _fine_tuned(run, prepared, plan_, stop, observers, console)
-            _write_model(run, prepared, plan_, model)
+            _write_model(run, prepared, plan_, _fine_tuned(run, prepared, plan_, stop, observers, console))
+            # Trap: engine and sources know each other, and the model through both. It is read back below.
+            gc.collect()
+            give_back_device_memory()
         run.set_status(Status("trained", step=_trained_steps(run)))
         run.allows_remote_code = prepared.task.allows_remote_code
         using = run.predictor
@@ -281,6 +285,7 @@ def _carry_out(
             say=say,
             rows_of=_recorded_rows(run, prepared, plan_, using, check),
         )
+        _note_memory(run)
         _judge_and_report(run, say)
         run.set_status(Status("done", step=_trained_steps(run), exit_status=0))
     return run
@@ -334,10 +339,22 @@ def _fine_tuned(
             ),
             "loss": float(np.mean(last)) if last else None,
             "tokens_per_second": sum(tokens for _, tokens in steps) / max(engine.state.seconds, 1e-9),
-            "peak_memory_bytes": peak_memory_bytes(),
+            **_peaks(),
         },
     )
     return model
+
+
+def _peaks() -> dict[str, int]:
+    device = peak_device_memory_bytes()
+    return {"peak_memory_bytes": peak_memory_bytes(), **({"peak_device_memory_bytes": device} if device else {})}
+
+
+def _note_memory(run: Run) -> None:
+    """The peaks of the whole run, what comes after training included; of a resumed one that of its processes."""
+    stored = {key.removeprefix("train_"): value for key, value in run.results("train").items()}
+    peaks = {key: max(value, stored.get(key) or 0) for key, value in _peaks().items()}
+    run.write_results("train", {**stored, **peaks})
 
 
 def _recorded_rows(

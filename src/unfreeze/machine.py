@@ -238,6 +238,13 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def peak_device_memory_bytes() -> int | None:
+    """The most that tensors of this process have taken of the GPU so far; None without one that tells."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
+
+
 def resident_memory_bytes() -> int:
     """Resident size of this process now."""
     import psutil

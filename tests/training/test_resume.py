@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import io
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,32 @@ def test_what_is_advised_of_a_run_can_be_done_with_a_run(
     assert status.next.startswith(next_.format(run=tmp_path / "run"))
     assert caught.value.remedy == status.next
     assert (status.state, status.exit_status) == ("failed", error.exit_status)
+
+
+def test_the_trained_model_is_let_go_before_it_is_measured(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read back as it was written; and the peak of memory is that of the whole run."""
+    fine_tuned, measure = api._fine_tuned, api.measure
+    trained: list[weakref.ref[torch.nn.Module]] = []
+    is_there: list[bool] = []
+    peaks = iter([10, 30])
+
+    def train_and_remember(*given: Any) -> torch.nn.Module:
+        model = copy.deepcopy(fine_tuned(*given))  # which nothing else knows
+        trained.append(weakref.ref(model))
+        return model
+
+    def look_and_measure(*given: Any, **named: Any) -> None:
+        is_there.append(trained[0]() is not None)
+        measure(*given, **named)
+
+    monkeypatch.setattr(api, "_fine_tuned", train_and_remember)
+    monkeypatch.setattr(api, "measure", look_and_measure)
+    monkeypatch.setattr(api, "peak_memory_bytes", lambda: next(peaks))
+    run = train(place, tmp_path / "run")
+    assert is_there == [False]
+    assert run.metrics["train_peak_memory_bytes"] == run.results("train")["train_peak_memory_bytes"] == 30
 
 
 def test_what_was_trained_is_told_and_not_what_was_planned(
