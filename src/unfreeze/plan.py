@@ -397,6 +397,11 @@ class _Decisions:
 
     def _cache(self) -> CacheSettings:
         asked = self.recipe.cache
+        if not asked.enabled:
+            for key in ("cache.budget", "cache.folder", "cache.reuse"):
+                if key in self.recipe.sources:
+                    what = f"{key} changes nothing: cache.enabled is false, so nothing is recorded"
+                    raise RecipeError("RECIPE-CONFLICT", what, where=key, remedy="leave one of them out")
         folder = Path(asked.folder).expanduser().absolute() if asked.folder else default_folder()
         free = free_disk_bytes(folder)
         # What is recorded already counts as free: the same command must be planned alike the second time.
@@ -462,6 +467,7 @@ class _Decisions:
         total = self._total_length(schedule, per_epoch, fixed)
         shares = sum(p.share for p in schedule.phases if p.epochs is None)
         left = total.steps(per_epoch) - fixed if total is not None else 0
+        self._refuse_settings_without_effect(schedule)
         base_rate, layer_decay = self._rates(schedule)
         self._evaluation_choices()
         phases = []
@@ -507,6 +513,21 @@ class _Decisions:
             )
             for p, d in zip(phases, decisions, strict=True)
         ]
+
+    def _refuse_settings_without_effect(self, schedule: Schedule) -> None:
+        """Raises RecipeError where settings that were asked for would change nothing in these phases."""
+        phases = [(phase, self._trained_groups(phase)) for phase in schedule.phases]
+        has_rates = all(phase.learning_rate is not None for phase, _ in phases)
+        has_no_head = all(HEAD not in trained for _, trained in phases)
+        has_one_rate = all(phase.layer_decay is not None or len(trained - {HEAD}) < 2 for phase, trained in phases)
+        for key, is_idle, why in (
+            ("learning_rate", has_rates, "every phase of the schedule has its own"),
+            ("head_learning_rate", has_no_head, "no phase trains weights of a head"),
+            ("layer_decay", has_one_rate, "no phase without its own trains more than one pretrained group"),
+        ):
+            if is_idle and getattr(self.recipe.train, key) is not None:
+                what = f"train.{key} changes nothing: {why}"
+                raise RecipeError("RECIPE-CONFLICT", what, where=f"train.{key}", remedy="leave it out")
 
     def _refuse_variation_without_effect(self, phases: Sequence[PlannedPhase]) -> None:
         """Raises RecipeError where options of the task would change nothing in these phases."""
@@ -586,10 +607,13 @@ class _Decisions:
 
     def _evaluation_choices(self) -> None:
         if self.prepared.validation is None:
-            if self.recipe.train.early_stopping:
-                raise RecipeError(
-                    "RECIPE-CONFLICT", "early stopping needs validation rows", where="train.early_stopping"
-                )
+            for key, what in (
+                ("early_stopping", "early stopping needs"),
+                ("evaluations_per_epoch", "evaluations need"),
+            ):
+                if getattr(self.recipe.train, key):
+                    remedy = "--set data.validation=0.1, or leave it out"
+                    raise RecipeError("RECIPE-CONFLICT", f"{what} validation rows", where=f"train.{key}", remedy=remedy)
             return
         self._choose("early_stopping", PATIENCE, "evaluations without improvement end a phase")
         self._choose(
