@@ -68,12 +68,21 @@ def find_machine(threads: int | None = None) -> Machine:
             "RECIPE-VALUE", what, where="train.threads", remedy=f"at most {most}; leave it out for all cores"
         )
     count = threads or torch.get_num_threads()
-    if torch.cuda.is_available():
+    device = device_type()
+    if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        return Machine("cuda", torch.cuda.get_device_name(), count, free, _has_bfloat16())
-    if torch.backends.mps.is_available():
-        return Machine("mps", "Apple GPU", count, free_memory_bytes(), False)
-    return Machine("cpu", platform.processor() or platform.machine(), count, free_memory_bytes(), False)
+        return Machine(device, torch.cuda.get_device_name(), count, free, _has_bfloat16())
+    name = "Apple GPU" if device == "mps" else platform.processor() or platform.machine()
+    return Machine(device, name, count, free_memory_bytes(), False)
+
+
+def device_type() -> str:
+    """The kind of device that is planned for, and trains: ``cuda``, ``mps`` or ``cpu``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _has_bfloat16() -> bool:

@@ -17,18 +17,40 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from unfreeze.data.loading import epoch_batches
-from unfreeze.errors import NumericsError
+from unfreeze.errors import NumericsError, RequestError
 from unfreeze.models.layers import LayerGroups
 from unfreeze.run import Event
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.training import engine as engine_module
-from unfreeze.training.engine import Engine
+from unfreeze.training.engine import Engine, check_device
 from unfreeze.training.optimization import rate_factor
 from unfreeze.types import Batch, LossOutput, LossTerm
 
 
 def events(engine: Any, kind: str) -> list[Event]:
     return list(engine.run.events(kind))
+
+
+@pytest.mark.parametrize(
+    ("planned", "taken", "what_to_do"),
+    [("cuda", "cpu", "unset ACCELERATE_USE_CPU"), ("cpu", "xpu", "set ACCELERATE_USE_CPU=true")],
+)
+def test_another_device_than_was_planned_for_is_told(
+    planned: str, taken: str, what_to_do: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "device_type", lambda: planned)
+    check_device(planned)
+    with pytest.raises(RequestError, match=f"the plan is for {planned}, and Accelerate takes {taken}") as caught:
+        check_device(taken)
+    assert what_to_do in str(caught.value.remedy)
+
+
+def test_the_engine_trains_on_the_device_that_was_planned_for(
+    usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "device_type", lambda: "abacus")
+    with pytest.raises(RequestError, match="the plan is for abacus"):
+        usual.engine(tmp_path / "run", usual.phases(("head", 1)))
 
 
 # accumulation ----------------------------------------------------------------------------------------------------

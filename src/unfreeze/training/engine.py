@@ -29,9 +29,15 @@ from accelerate.utils import GradScalerKwargs
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
-from unfreeze.errors import DistributedError, NumericsError, command
+from unfreeze.errors import DistributedError, NumericsError, RequestError, command
 from unfreeze.evaluation import Evaluation, autocast, evaluate_examples
-from unfreeze.machine import forward_tokens, give_back_device_memory, is_out_of_memory, not_enough_memory
+from unfreeze.machine import (
+    device_type,
+    forward_tokens,
+    give_back_device_memory,
+    is_out_of_memory,
+    not_enough_memory,
+)
 from unfreeze.models.layers import HEAD, LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
@@ -120,6 +126,7 @@ class Engine:
         self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
             raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
+        check_device(self.accelerator.device.type)
 
     def _new_accelerator(self) -> Accelerator:
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
@@ -693,6 +700,23 @@ class Engine:
         if failure is not None and not self._has_told_of_the_log:
             self._has_told_of_the_log = True
             self._tell("notice", text=f"{failure}; training goes on, and the log is tried again with every event")
+
+
+def check_device(taken: str) -> None:
+    """Accelerate has its own way to a device: it knows kinds that we do not plan for, and obeys settings of its own.
+
+    Raises:
+        RequestError: E-RECIPE-CONFLICT, it has taken another one than was planned for.
+    """
+    planned = device_type()
+    if taken != planned:
+        to_cpu = "set ACCELERATE_USE_CPU=true in the environment, and start again"
+        raise RequestError(
+            "RECIPE-CONFLICT",
+            f"the plan is for {planned}, and Accelerate takes {taken}",
+            where="the environment variable ACCELERATE_USE_CPU, or the settings of accelerate config",
+            remedy=to_cpu if planned == "cpu" else "unset ACCELERATE_USE_CPU, and start again",
+        )
 
 
 def _place(run: Run, step: int, rows: Sequence[int]) -> str:
