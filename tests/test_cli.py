@@ -113,7 +113,6 @@ def test_a_command_line_that_cannot_be_understood_is_one_block_and_exit_2(line, 
         (ModelError("MODEL-BROKEN", "w"), 4),
         (NumericsError("NOT-FINITE", "w"), 5),
         (ResourceError("DISK", "w"), 6),
-        (errors.DistributedError("INTERNAL", "w"), 7),
         (Interrupted("INTERRUPTED", "w"), 75),
     ],
 )

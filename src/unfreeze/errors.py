@@ -10,7 +10,6 @@
     ├── ModelError                exit 4   a model, tokenizer or weight file
     ├── NumericsError             exit 5   a loss or gradient is not finite
     ├── ResourceError             exit 6   memory, disk, file handles
-    ├── DistributedError          exit 7   a process of several was lost
     └── Interrupted               exit 75  stopped by a signal; the run can be resumed
 
 Every message has the same three parts: *what* is wrong, *where* (file and row, column, layer, run and step) and the
@@ -34,8 +33,8 @@ from collections.abc import Iterable
 # One line a foreseen failure; the key is the code without its leading "E-". Sorted by family.
 CODES: dict[str, str] = {
     "INTERNAL": "an error of the program itself",
-    "DISTRIBUTED": "several processes were started, or one of several was lost",
     # the request
+    "DISTRIBUTED": "several processes were started",
     "RECIPE-CONFLICT": "two settings contradict each other",
     "RECIPE-FILE": "a recipe file cannot be read",
     "RECIPE-KEY": "a key that the recipe does not know",
@@ -173,12 +172,6 @@ class ResourceError(UnfreezeError):
     """Memory or disk."""
 
     exit_status = 6
-
-
-class DistributedError(UnfreezeError):
-    """One of several processes was lost."""
-
-    exit_status = 7
 
 
 class Interrupted(UnfreezeError):

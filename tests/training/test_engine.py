@@ -13,6 +13,7 @@ import pytest
 import small
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,15 @@ from unfreeze.types import Batch, LossOutput, LossTerm
 
 def events(engine: Any, kind: str) -> list[Event]:
     return list(engine.run.events(kind))
+
+
+def test_several_processes_are_refused_before_anything_is_trained(
+    usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda accelerator: 2))
+    with pytest.raises(RequestError, match="several processes") as caught:
+        usual.engine(tmp_path / "run", usual.phases(("head", 1)))
+    assert (caught.value.code, caught.value.exit_status) == ("DISTRIBUTED", 2)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from accelerate.utils import GradScalerKwargs
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
-from unfreeze.errors import DistributedError, NumericsError, RequestError, command
+from unfreeze.errors import NumericsError, RequestError, command
 from unfreeze.evaluation import Evaluation, autocast, evaluate_examples
 from unfreeze.machine import (
     device_type,
@@ -125,7 +125,8 @@ class Engine:
         self._chosen: tuple[int, int, np.ndarray] | None = None  # of the step that is being made
         self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
-            raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
+            what = "training in several processes is not built yet"
+            raise RequestError("DISTRIBUTED", what, remedy="start one process: unfreeze train, without a launcher")
         check_device(self.accelerator.device.type)
 
     def _new_accelerator(self) -> Accelerator:
