@@ -487,7 +487,9 @@ def test_a_finished_run_that_lost_its_model_gets_it_back(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(copy / "model")
     assert "unfreeze resume" in planted.unfreeze("predict", copy, "Works as promised.").err
-    assert planted.unfreeze("resume", copy).status == 0
+    resumed = planted.unfreeze("resume", copy)
+    assert resumed.status == 0
+    assert "nothing to do" not in resumed.err
     answers = [planted.unfreeze("predict", r, "Works as promised.", "--json").out for r in (run, copy)]
     assert answers[0] == answers[1]
 

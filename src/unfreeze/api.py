@@ -228,6 +228,8 @@ def resume(
     """
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
     if found.status.state == "done" and _is_written(found):
+        if (say := _plainly(console)) is not None:
+            say(f"{found.folder} is finished already; there is nothing to do")
         return found
     with stop_on_signals(_plainly(console)) as stop, found.held():
         for folder in (found.folder, found.model_folder):

@@ -178,10 +178,7 @@ def resume(run: RunFolder, allow_remote_code: Remote = False, as_json: Json = Fa
     A finished run is left as it is.
     """
     from unfreeze import api
-    from unfreeze.run import Run
 
-    if Run(run).status.state == "done":
-        progress.print(f"{run} is finished already; there is nothing to do", markup=False, soft_wrap=True)
     found = api.resume(run, allow_remote_code=allow_remote_code, console=progress)
     _print_summary(found, as_json)
 
