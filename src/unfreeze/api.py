@@ -235,7 +235,8 @@ def resume(
         for folder in (found.folder, found.model_folder):
             for sentence in durable.recover(folder):
                 _tell(found, sentence, console)
-        if not any(found.checkpoints_folder.glob("step-*")) and not any(found.events("step")):
+        has_begun = any(found.checkpoints_folder.glob("step-*")) or any(found.events("step"))
+        if not has_begun and not _is_written(found):
             _tell(found, "it was ended before its first checkpoint: training starts from the beginning", console)
         plan_ = Plan.from_json(found.plan)
         _refuse_another_recipe(found)
