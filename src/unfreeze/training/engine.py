@@ -126,8 +126,10 @@ class Engine:
         self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
             what = "training in several processes is not built yet"
-            raise RequestError("DISTRIBUTED", what, remedy="start one process: unfreeze train, without a launcher")
-        check_device(self.accelerator.device.type)
+            raise RequestError(
+                "DISTRIBUTED", what, remedy=f"start one process, without a launcher: {run.resume_command}"
+            )
+        check_device(self.accelerator.device.type, run.resume_command)
 
     def _new_accelerator(self) -> Accelerator:
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
@@ -703,20 +705,24 @@ class Engine:
             self._tell("notice", text=f"{failure}; training goes on, and the log is tried again with every event")
 
 
-def check_device(taken: str) -> None:
+def check_device(taken: str, resume: str) -> None:
     """Accelerate has its own way to a device: it knows kinds that we do not plan for, and obeys settings of its own.
+
+    Args:
+        taken: The kind that it has taken.
+        resume: The command that goes on with the run.
 
     Raises:
         RequestError: E-RECIPE-CONFLICT, it has taken another one than was planned for.
     """
     planned = device_type()
     if taken != planned:
-        to_cpu = "set ACCELERATE_USE_CPU=true in the environment, and start again"
+        change = "export ACCELERATE_USE_CPU=true" if planned == "cpu" else "unset ACCELERATE_USE_CPU"
         raise RequestError(
             "RECIPE-CONFLICT",
             f"the plan is for {planned}, and Accelerate takes {taken}",
             where="the environment variable ACCELERATE_USE_CPU, or the settings of accelerate config",
-            remedy=to_cpu if planned == "cpu" else "unset ACCELERATE_USE_CPU, and start again",
+            remedy=f"{change}, then: {resume}",
         )
 
 
