@@ -73,7 +73,6 @@ STATUSES = {
     4: "a model, tokenizer or weight file",
     5: "a number that is not finite",
     6: "memory or disk",
-    7: "a process of several was lost",
     75: "interrupted, after a checkpoint; `unfreeze resume RUN` goes on",
     130: "stopped by Ctrl-C where there is nothing to resume",
 }

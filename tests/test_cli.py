@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from unfreeze import answers, api, cli, errors, recipe
 from unfreeze.errors import Interrupted, ModelError, NumericsError, ResourceError, TaskError
+from unfreeze.training.interruption import stop_on_signals
 from unfreeze.types import Prediction
 
 unfreeze = planted.unfreeze
@@ -111,7 +113,6 @@ def test_a_command_line_that_cannot_be_understood_is_one_block_and_exit_2(line, 
         (ModelError("MODEL-BROKEN", "w"), 4),
         (NumericsError("NOT-FINITE", "w"), 5),
         (ResourceError("DISK", "w"), 6),
-        (errors.DistributedError("INTERNAL", "w"), 7),
         (Interrupted("INTERRUPTED", "w"), 75),
     ],
 )
@@ -138,6 +139,21 @@ def test_what_nobody_raised_on_purpose_is_told_as_well(monkeypatch, error, statu
     assert said.status == status
     assert code in said.err
     assert ("Traceback" in said.err) == (status == 1)
+
+
+def test_the_command_is_left_at_once_at_a_second_signal(monkeypatch):
+    left = []
+
+    def train(**_):
+        with stop_on_signals() as stop:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            stop.check()
+
+    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(os, "_exit", left.append)
+    assert unfreeze("train", "x").status == 75
+    assert left == [128 + signal.SIGTERM]
 
 
 def test_a_message_is_not_read_as_markup(monkeypatch):
@@ -471,7 +487,9 @@ def test_a_finished_run_that_lost_its_model_gets_it_back(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     shutil.rmtree(copy / "model")
     assert "unfreeze resume" in planted.unfreeze("predict", copy, "Works as promised.").err
-    assert planted.unfreeze("resume", copy).status == 0
+    resumed = planted.unfreeze("resume", copy)
+    assert resumed.status == 0
+    assert "nothing to do" not in resumed.err
     answers = [planted.unfreeze("predict", r, "Works as promised.", "--json").out for r in (run, copy)]
     assert answers[0] == answers[1]
 

@@ -154,6 +154,19 @@ def test_a_writer_that_fails_publishes_nothing(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["target"]
 
 
+def test_a_folder_that_is_not_to_be_replaced_stays_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    def write(staging: Path) -> None:
+        durable.write_bytes(staging / "a.txt", b"mine")
+        publish_old(tmp_path)  # another process is quicker
+
+    with pytest.raises(durable.Occupied):
+        durable.publish(tmp_path / "target", write, replace=False)
+    assert content_of(tmp_path) == OLD
+    assert [p.name for p in tmp_path.iterdir()] == ["target"]
+    durable.publish(tmp_path / "other", lambda staging: durable.write_bytes(staging / "a", b""), replace=False)
+    assert durable.verify(tmp_path / "other") is None
+
+
 # verify ----------------------------------------------------------------------------------------------------------
 
 

@@ -65,7 +65,6 @@ def test_the_exit_statuses_are_the_documented_ones():
         "ModelError": 4,
         "NumericsError": 5,
         "ResourceError": 6,
-        "DistributedError": 7,
         "Interrupted": 75,
     }
 

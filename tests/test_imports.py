@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demonstration": FOUNDATION | {"api", "models", "recipe", "run", "report"},
     "answers": FOUNDATION | {"api", "run", "report", "serving"},
     "cli": FOUNDATION
-    | {"activations", "api", "machine", "recipe", "run", "report"}
+    | {"activations", "api", "machine", "recipe", "run", "report", "training"}
     | {"planview", "cacheview", "inspection", "environment", "demonstration", "answers"},
     "__main__": {"cli"},
     "__init__": set(),

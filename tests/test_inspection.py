@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import planted
 import pytest
 
@@ -46,6 +47,27 @@ def test_the_row_that_was_asked_for_is_followed(reviews):
     assert first.lines[1] != other.lines[1]
     beyond = inspect(reviews, row=500)[-1]
     assert (beyond.name, beyond.error.code) == ("encode", "DATA-ROW")
+
+
+def test_every_file_that_the_recipe_names_is_read(reviews):
+    planted.reviews("more.csv", rows=20)
+    planted.reviews("held-out.csv", rows=8)
+    steps = inspect(reviews, settings=["data.test=more.csv", "data.validation=held-out.csv"])
+    assert steps[0].lines[0].startswith("24 train, 8 validation, 20 test rows as they lie")
+    assert [step.ok for step in steps] == [True] * 6
+
+
+def test_a_configuration_of_a_hub_set_is_read(tmp_path, monkeypatch):
+    def load(path, name):
+        if name != "sst2":
+            raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['cola', 'sst2']")
+        return datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert inspect("glue")[-1].error.code == "DATA-MISSING"
+    steps = inspect("glue", settings=["data.config_name=sst2"])
+    assert [step.ok for step in steps] == [True] * 6
 
 
 def test_rows_of_python_objects_are_followed_too():

@@ -85,6 +85,24 @@ def test_gradual_shares_its_steps_and_its_rates_fall_towards_the_input(tmp_path:
     assert trained[-1] == sum(g["parameters"] for g in plan.groups)
 
 
+@pytest.mark.parametrize(
+    ("length", "steps", "epochs"),
+    [
+        ("25 epochs", [150, 60], 35),  # of 20 inferred epochs of 6 steps the other phase has half
+        ("15 epochs", [90, 60], 25),
+        ("12 steps", [12, 108], 20),
+    ],
+)
+def test_a_phase_with_a_length_of_its_own_leaves_the_others_their_share(
+    tmp_path: Path, length: str, steps: list[int], epochs: int
+) -> None:
+    plan = planned(tmp_path, schedule=[{"span": "head", "epochs": length}, "all"])
+    assert [p.steps for p in plan.phases] == steps
+    assert str(chosen(plan, "train.epochs").value) == f"{epochs} epochs"
+    asked = planned(tmp_path, schedule=[{"span": "head", "epochs": "12 steps"}, "all"], **{"train.epochs": 3})
+    assert [p.steps for p in asked.phases] == [12, 6]
+
+
 @pytest.mark.parametrize(("epochs", "times"), [("3 steps", 1), ("7 steps", 2), ("101 steps", 13), ("7 epochs", 7)])
 def test_evaluations_are_spread_and_none_comes_a_step_before_the_last(tmp_path: Path, epochs: str, times: int) -> None:
     rows = [{**row, "text": f"{row['text']} {i}"} for i, row in enumerate(small.reviews(60))]
@@ -120,7 +138,17 @@ def test_a_plan_is_stored_and_read_back_whole(tmp_path: Path) -> None:
     ("recipe", "where"),
     [
         ({"train.epochs": 3, "schedule": [{"span": "head", "epochs": 1}]}, "train.epochs"),
+        ({"train.epochs": 2, "schedule": [{"span": "head", "epochs": 2}, "all"]}, "train.epochs"),
         ({"train.early_stopping": 2}, "train.early_stopping"),
+        ({"train.evaluations_per_epoch": 2}, "train.evaluations_per_epoch"),
+        ({"train.head_learning_rate": 1e-3, "schedule": [{"span": ["group 0"]}]}, "train.head_learning_rate"),
+        ({"train.layer_decay": 0.9, "schedule": "head"}, "train.layer_decay"),
+        ({"train.layer_decay": 0.9, "schedule": "last(1)"}, "train.layer_decay"),
+        ({"train.layer_decay": 0.9, "schedule": [{"span": "all", "layer_decay": 0.8}]}, "train.layer_decay"),
+        ({"train.learning_rate": 1e-4, "schedule": [{"span": "all", "learning_rate": 1e-5}]}, "train.learning_rate"),
+        ({"cache.folder": "elsewhere"}, "cache.folder"),
+        ({"cache.budget": "1 GB"}, "cache.budget"),
+        ({"cache.reuse": True}, "cache.reuse"),
         ({"train.precision": "fp16"}, "train.precision"),
     ],
 )
@@ -128,6 +156,14 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path, recipe:
     with pytest.raises(RecipeError) as caught:
         planned(tmp_path, **recipe)
     assert (caught.value.code, caught.value.where) == ("RECIPE-CONFLICT", where)
+
+
+def test_settings_that_change_something_in_one_phase_are_none_of_these(tmp_path: Path) -> None:
+    phases = [{"span": "head", "learning_rate": 1e-3}, {"span": "all", "layer_decay": 0.8}, "all"]
+    asked = {"train.learning_rate": 1e-4, "train.head_learning_rate": 2e-3, "train.layer_decay": 0.5}
+    plan = planned(tmp_path, schedule=phases, **asked)
+    assert [p.learning_rates["head"] for p in plan.phases] == [2e-3] * 3
+    assert [p.learning_rates["group 0"] for p in plan.phases[1:]] == [pytest.approx(0.8e-4), pytest.approx(0.5e-4)]
 
 
 def test_the_identity_changes_with_rows_labels_and_seed_of_nothing_else(tmp_path: Path) -> None:
@@ -151,7 +187,7 @@ def test_the_cost_of_a_checkpoint_stands_beside_the_time_between_them(tmp_path: 
 def test_what_is_recorded_already_is_room_for_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules[Plan.__module__]  # unfreeze.plan itself is the function of that name
     monkeypatch.setattr(module, "free_disk_bytes", lambda folder: 8_000_000_000)
-    cache = {"folder": str(tmp_path / "cache")}
+    cache = {"enabled": True, "folder": str(tmp_path / "cache")}
     assert planned(tmp_path, cache=cache).settings.cache.budget_bytes == 4_000_000_000
     monkeypatch.setattr(module, "bytes_held", lambda folder: 4_000_000_000)
     assert planned(tmp_path, cache=cache).settings.cache.budget_bytes == 6_000_000_000
@@ -165,7 +201,7 @@ def test_the_folder_of_recordings_holds_from_any_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, found in (("cache", tmp_path / "cache"), ("~/scratch", Path.home() / "scratch")):
-        assert planned(tmp_path, cache={"folder": name}).settings.cache.folder == str(found)
+        assert planned(tmp_path, cache={"enabled": True, "folder": name}).settings.cache.folder == str(found)
 
 
 @pytest.mark.parametrize("key", ["train.learning_rate", "train.head_learning_rate"])

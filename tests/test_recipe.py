@@ -217,6 +217,18 @@ def test_numbers_of_numpy_and_paths_are_taken_as_what_they_mean():
     assert Recipe.build({"data.text": ("a", "b")}).data.text == ["a", "b"]
 
 
+def test_a_tilde_is_the_folder_of_the_person(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    values = {"output": "~/runs/x", "data.source": "~/a.csv", "data.test": "~/b", "data.validation": "~/c.csv"}
+    text = "".join(f"{key}: {value}\n" for key, value in values.items())
+    built = [Recipe.build(values), Recipe.build(settings=[f"{key}={value}" for key, value in values.items()])]
+    for found in (*built, Recipe.from_file(write(text)), Recipe.from_file(write(built[0].to_yaml()))):
+        assert (found.output, found.data.source) == ("/home/ann/runs/x", "/home/ann/a.csv")
+        assert (found.data.test, found.data.validation) == ("/home/ann/b", "/home/ann/c.csv")
+    others = Recipe.build({"data.source": "org/name", "data.test": "a~b.csv", "data.validation": 0.1})
+    assert (others.data.source, others.data.test, others.data.validation) == ("org/name", "a~b.csv", 0.1)
+
+
 # files
 
 

@@ -21,7 +21,6 @@ __version__ = "0.1.0"
 _HOMES = {
     "Batch": "types",
     "DataError": "errors",
-    "DistributedError": "errors",
     "Duration": "types",
     "Event": "run",
     "Example": "types",
@@ -63,7 +62,6 @@ _HOMES = {
 __all__ = [
     "Batch",
     "DataError",
-    "DistributedError",
     "Duration",
     "Event",
     "Example",
@@ -107,7 +105,6 @@ if TYPE_CHECKING:
     from unfreeze.api import TrainedRun, evaluate, plan, predict, report, resume, train
     from unfreeze.errors import (
         DataError,
-        DistributedError,
         Interrupted,
         ModelError,
         NumericsError,

@@ -6,6 +6,7 @@ Recipe -> data -> Task -> LayerGroups -> Plan -> Engine -> Evaluation -> Report
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,36 +23,45 @@ from unfreeze.activations.rows import Rows
 from unfreeze.costs import expect, lacking_disk
 from unfreeze.data.sources import keep, kept, read
 from unfreeze.data.table import Table
+from unfreeze.durable import MAKE_ROOM
 from unfreeze.errors import (
     Interrupted,
     ModelError,
-    RecipeError,
     RequestError,
     UnfreezeError,
 )
 from unfreeze.evaluation import evaluate_rows, predict_rows
-from unfreeze.machine import find_machine, peak_memory_bytes, set_up
+from unfreeze.machine import (
+    LESS_MEMORY,
+    ONE_ROW_IS_TOO_MUCH,
+    Machine,
+    find_machine,
+    foreseen,
+    give_back_device_memory,
+    most_threads,
+    peak_device_memory_bytes,
+    peak_memory_bytes,
+    set_up,
+)
 from unfreeze.models.identity import as_started
 from unfreeze.models.layers import LayerGroups
 from unfreeze.models.loading import LoadedModel
-from unfreeze.plan import Plan, attention_dropout_name, make, model_config
+from unfreeze.plan import Plan, attention_dropout_name, identity, make, model_config
 from unfreeze.preparation import Prepared, prepare
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import RUNS_FOLDER, Recipe
 from unfreeze.results import RecordedOf, measure
-from unfreeze.run import Run, Status, check_is_free, free_folder
+from unfreeze.run import KEPT_DATA, KEPT_TEST, Run, Status, check_is_free
 from unfreeze.schedule import Schedule
 from unfreeze.serving import predictor
 from unfreeze.serving.matching import labelled_roles, readable, rows_to_use, text_roles
 from unfreeze.serving.predictor import Predictor
 from unfreeze.training.engine import Engine
-from unfreeze.training.interruption import StopFlag, stop_on_signals
+from unfreeze.training.interruption import STOPPING, STOPPING_AFTER_THE_STEP, StopFlag, stop_on_signals
 from unfreeze.training.observers import Observer, ProgressBar
 from unfreeze.training.sources import Sources
 from unfreeze.types import Prediction
 
-# In a run: rows that were given as Python objects.
-_KEPT_DATA, _KEPT_TEST = "data", "test-data"
 # What a plan's identity names, as a sentence begins.
 _IDENTITY = {
     "data": "the data are",
@@ -87,7 +97,7 @@ class TrainedRun(Run):
                     "RUN-STATE",
                     f"this run has no model yet: it is {self.status.state}",
                     where=str(self.folder),
-                    remedy=f"unfreeze resume {self.folder}",
+                    remedy=self.resume_command,
                 )
             self._predictor = Predictor.load(self.model_folder, allow_remote_code=self.allows_remote_code)
         return self._predictor
@@ -139,7 +149,8 @@ def train(
         seed: Of every draw; default 0.
         settings: Texts such as ``train.learning_rate=1e-4``.
         recipe: A YAML recipe; the arguments win over it.
-        allow_remote_code: Run code that the model's repository brings. Only with repositories you trust.
+        allow_remote_code: Run code that the model's repository brings, or a task of somebody's own that a recipe names.
+            Only where you trust its authors.
         observers: Called with every `Event`: phase, step, evaluation, checkpoint, notice ...; one that returns True
             stops the run after this step, with a checkpoint.
         console: Where progress is shown; None: nowhere.
@@ -152,19 +163,18 @@ def train(
         RequestError: The recipe, the data or the task is wrong; nothing was written. But E-DATA-CHANGED, a file that
             has changed while training ran, ends the run.
         ModelError, NumericsError, ResourceError: See `unfreeze.errors`; the run's status says what to do.
-        Interrupted: After a checkpoint; `resume` goes on.
+        Interrupted: After a checkpoint; `resume` goes on. A second signal raises KeyboardInterrupt at once.
     """
     asked = _recipe(data, task, model, schedule, test, output, seed, settings, recipe, values)
-    with stop_on_signals() as stop:
-        prepared, plan_ = _plan(asked, data, test, allow_remote_code, console)
+    with stop_on_signals(_plainly(console)) as stop:
+        prepared, plan_ = _plan(asked, data, test, allow_remote_code, console, stop.check)
         _show_plan(plan_, console)
         if (shortage := lacking_disk(plan_, asked.output or RUNS_FOLDER)) is not None:
             raise shortage
         stop.check()
-        folder = Path(asked.output) if asked.output else free_folder(RUNS_FOLDER, prepared.name)
-        run = TrainedRun.create(folder, recipe_yaml=_with_absolute_paths(asked).to_yaml(), plan=plan_.to_json())
-        _keep_rows_of_python_objects(run, data, test)
-        return _carry_out(run, prepared, plan_, stop, observers, console)
+        run = _new_run(asked, prepared.name, plan_, data, test)
+        with run.held():
+            return _carry_out(run, prepared, plan_, stop, observers, console)
 
 
 def plan(
@@ -205,25 +215,41 @@ def resume(
 ) -> TrainedRun:
     """Go on with an interrupted or failed run from its newest checkpoint; a finished one is returned as it is.
 
+    Args:
+        run: A run or its folder.
+        allow_remote_code: Run code that came with the model, or the run's task, where that is somebody's own.
+        observers, console: As for `train`.
+
     Raises:
         RequestError: E-RUN-MISSING; E-RUN-CHANGED, when data, labels, weights, tokenizer or recipe.yaml are not those
-            it was started with. A Hub model is taken at the commit of the start.
+            it was started with. A Hub model is taken at the commit of the start. E-RUN-STATE, another process works on
+            it.
     """
     found = TrainedRun(run.folder if isinstance(run, Run) else run)
     if found.status.state == "done" and _is_written(found):
+        if (say := _plainly(console)) is not None:
+            say(f"{found.folder} is finished already; there is nothing to do")
         return found
-    for folder in (found.folder, found.model_folder):
-        for sentence in durable.recover(folder):
-            found.log("notice", found.status.step, text=sentence)
-    plan_ = Plan.from_json(found.plan)
-    _refuse_another_recipe(found)
-    asked = Recipe.from_file(found.recipe_path)
-    asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
-    with stop_on_signals() as stop:
-        set_up(plan_.settings.threads)
-        data, test = kept(found.folder / _KEPT_DATA), kept(found.folder / _KEPT_TEST)
-        prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console))
-        _refuse_changes(plan_, make(prepared, find_machine(plan_.settings.threads)), found)
+    with stop_on_signals(_plainly(console)) as stop, found.held():
+        for folder in (found.folder, found.model_folder):
+            for sentence in durable.recover(folder):
+                _tell(found, sentence, console)
+        has_begun = any(found.checkpoints_folder.glob("step-*")) or any(found.events("step"))
+        if not has_begun and not _is_written(found):
+            _tell(found, "it was ended before its first checkpoint: training starts from the beginning", console)
+        plan_ = Plan.from_json(found.plan)
+        _refuse_another_recipe(found)
+        asked = Recipe.from_file(found.recipe_path)
+        asked = asked.model_copy(update={"model": as_started(asked.model, plan_.identity["weights"])})
+        check = functools.partial(stop.check, str(found.folder))
+        threads = min(plan_.settings.threads, most_threads())
+        set_up(threads)
+        data, test = kept(found.folder / KEPT_DATA), kept(found.folder / KEPT_TEST)
+        prepared = prepare(asked, data, test=test, allow_remote_code=allow_remote_code, say=_say(console), check=check)
+        now = identity(prepared)
+        _refuse_changes(plan_, now, found)
+        for difference in _differences(plan_, now, find_machine(threads)):
+            _tell(found, f"{difference}: not bit for bit the same", console)
         found.set_status(Status("running", step=found.status.step))
         return _carry_out(found, prepared, plan_, stop, observers, console)
 
@@ -236,18 +262,18 @@ def _carry_out(
     observers: Sequence[Observer],
     console: Console | None,
 ) -> TrainedRun:
-    """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last."""
-    say = _say(console)
+    """Train, write the model, measure, judge, report: each step leaves its records, so that any may be the last.
 
-    def check() -> None:
-        stop.check(str(run.folder))
-
-    with run.held(), _recording_the_end(run):
-        task = prepared.task
+    Whoever calls it holds the run.
+    """
+    say, check = _say(console), functools.partial(stop.check, str(run.folder))
+    with _recording_the_end(run):
         if not _is_written(run):
-            model = _fine_tuned(run, prepared, plan_, stop, observers, console)
-            _write_model(run, prepared, plan_, model)
-        run.set_status(Status("trained", step=plan_.total_steps))
+            _write_model(run, prepared, plan_, _fine_tuned(run, prepared, plan_, stop, observers, console))
+            # Trap: engine and sources know each other, and the model through both. It is read back below.
+            gc.collect()
+            give_back_device_memory()
+        run.set_status(Status("trained", step=_trained_steps(run)))
         run.allows_remote_code = prepared.task.allows_remote_code
         using = run.predictor
         task = using.task
@@ -261,8 +287,9 @@ def _carry_out(
             say=say,
             recorded=_recorded_rows(run, prepared, plan_, using, check),
         )
+        _note_memory(run)
         _judge_and_report(run, say)
-        run.set_status(Status("done", step=plan_.total_steps, exit_status=0))
+        run.set_status(Status("done", step=_trained_steps(run), exit_status=0))
     return run
 
 
@@ -294,7 +321,9 @@ def _fine_tuned(
             stop=stop,
             notes=loaded.notes,
         )
+        stop.answer = STOPPING_AFTER_THE_STEP
         engine.train()
+        stop.answer = STOPPING
         if validation is not None and prepared.task.chooses_on_validation:
             prepared.task.adjust(engine.evaluate().metric)
     steps = run.steps()
@@ -306,15 +335,28 @@ def _fine_tuned(
             "process_seconds": round(time.monotonic() - started, 3),
             "samples": len(prepared.train),
             "steps": engine.state.step,
+            "stopped_phases": list(engine.state.stopped_phases),
             "epochs": round(
                 engine.state.step / max(1, -(-len(prepared.train_examples) // plan_.settings.batch_size)), 3
             ),
             "loss": float(np.mean(last)) if last else None,
             "tokens_per_second": sum(tokens for _, tokens in steps) / max(engine.state.seconds, 1e-9),
-            "peak_memory_bytes": peak_memory_bytes(),
+            **_peaks(),
         },
     )
     return model
+
+
+def _peaks() -> dict[str, int]:
+    device = peak_device_memory_bytes()
+    return {"peak_memory_bytes": peak_memory_bytes(), **({"peak_device_memory_bytes": device} if device else {})}
+
+
+def _note_memory(run: Run) -> None:
+    """The peaks of the whole run, what comes after training included; of a resumed one that of its processes."""
+    stored = {key.removeprefix("train_"): value for key, value in run.results("train").items()}
+    peaks = {key: max(value, stored.get(key) or 0) for key, value in _peaks().items()}
+    run.write_results("train", {**stored, **peaks})
 
 
 def _recorded_rows(
@@ -325,7 +367,7 @@ def _recorded_rows(
         return None
 
     def tell(kind: str, **values: Any) -> None:
-        run.log(kind, plan_.total_steps, **values)
+        run.log(kind, _trained_steps(run), **values)
 
     return Sources(
         using.task,
@@ -409,7 +451,7 @@ def evaluate(
         data: As for `train`; where it has test rows, those are used, otherwise all its rows.
         encoding: Of text files that are not UTF-8.
         drop_broken: Leave out rows whose files cannot be read, counted.
-        allow_remote_code: Run code that came with the base model.
+        allow_remote_code: Run code that came with the base model, or the run's task, where that is somebody's own.
         console: Told what is left out.
 
     Returns:
@@ -450,7 +492,7 @@ def predict(
         data: As for `train`; its test rows where there are some, otherwise all.
         encoding: Of text files that are not UTF-8.
         drop_broken: Leave out rows whose files cannot be read, counted.
-        allow_remote_code: Run code that came with the base model.
+        allow_remote_code: Run code that came with the base model, or the run's task, where that is somebody's own.
         console: Told where a column of another name is read, and what is left out.
 
     Raises:
@@ -512,20 +554,16 @@ def _recipe(
     for key, value in (("data.source", data), ("data.test", test)):
         if isinstance(value, str | Path):
             named[key] = str(value)
-    built = Recipe.build(named, settings=settings, file=recipe)
-    if built.task is not None and ":" in built.task and built.sources["task"] != "argument":
-        # A recipe may come from anybody; which code runs is for the person at the keyboard to say.
-        raise RecipeError(
-            "RECIPE-VALUE",
-            "a task of your own is named on the command line, not in a recipe",
-            where=f"task ({built.sources['task']})",
-            remedy=f"--task {built.task}",
-        )
-    return built
+    return Recipe.build(named, settings=settings, file=recipe)
 
 
 def _plan(
-    asked: Recipe, data: Any, test: Any, allow_remote_code: bool, console: Console | None
+    asked: Recipe,
+    data: Any,
+    test: Any,
+    allow_remote_code: bool,
+    console: Console | None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Prepared, Plan]:
     started = time.perf_counter()
     if asked.output is not None:
@@ -533,10 +571,36 @@ def _plan(
     machine = find_machine(asked.train.threads)
     set_up(machine.threads)
     objects = [None if isinstance(v, str | Path) else v for v in (data, test)]
-    prepared = prepare(asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console))
+    prepared = prepare(
+        asked, objects[0], test=objects[1], allow_remote_code=allow_remote_code, say=_say(console), check=check
+    )
     plan_ = make(prepared, machine)
     expect(plan_, prepared, asked.output or RUNS_FOLDER, started=started)
     return prepared, plan_
+
+
+def _new_run(asked: Recipe, name: str, plan_: Plan, data: Any, test: Any) -> TrainedRun:
+    """The folder of the run, with rows that were given as Python objects, since `resume` could not read them again."""
+    given = {KEPT_DATA: data, KEPT_TEST: test}
+    given = {key: rows for key, rows in given.items() if rows is not None and not isinstance(rows, str | Path)}
+
+    def keep_rows(folder: Path) -> None:
+        for key, rows in given.items():
+            splits = read(rows, wanted="train" if key == KEPT_DATA else "test")
+            durable.publish(folder / key, functools.partial(keep, splits))
+
+    records: dict[str, Any] = {
+        "recipe_yaml": _with_absolute_paths(asked).to_yaml(),
+        "plan": plan_.to_json(),
+        "more": keep_rows,
+    }
+    if asked.output:
+        run = TrainedRun.create(asked.output, **records)
+    else:
+        run = TrainedRun.create_numbered(RUNS_FOLDER, name, **records)
+    for key in given:
+        run.log("notice", 0, text=f"the rows are kept in the run's folder {key}/, so that it can be resumed")
+    return run
 
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -551,16 +615,6 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "model": absolute(recipe.model)})
 
 
-def _keep_rows_of_python_objects(run: Run, data: Any, test: Any) -> None:
-    """Rows given as Python objects are kept in the run, since `resume` could not read them again."""
-    for name, given in ((_KEPT_DATA, data), (_KEPT_TEST, test)):
-        if given is None or isinstance(given, str | Path):
-            continue
-        splits = read(given, wanted="train" if given is data else "test")
-        durable.publish(run.folder / name, functools.partial(keep, splits))
-        run.log("notice", 0, text=f"the rows are kept in the run's folder {name}/, so that it can be resumed")
-
-
 def _refuse_another_recipe(run: Run) -> None:
     """What was asked for decides what a resumed run does as much as the rows do."""
     path = run.recipe_path
@@ -570,25 +624,31 @@ def _refuse_another_recipe(run: Run) -> None:
             "RUN-CHANGED",
             "recipe.yaml is not what this run was started with",
             where=str(path),
-            remedy="put it back; or start a new run with it, under another name: "
-            f"unfreeze train {path} --output {run.folder}-2",
+            remedy=f"put it back; or start a new run with it, under another name: {run.command_anew()}",
         )
 
 
-def _refuse_changes(before: Plan, now: Plan, run: Run) -> None:
+def _refuse_changes(before: Plan, now: Mapping[str, Any], run: Run) -> None:
     for key, what in _IDENTITY.items():
-        if before.identity.get(key, now.identity[key]) != now.identity[key]:
+        if before.identity.get(key, now[key]) != now[key]:
             raise RequestError(
                 "RUN-CHANGED",
                 f"{what} not what this run was started with",
                 where=str(run.folder),
-                remedy="put back what was changed, or start a new run: unfreeze train ...",
+                remedy=f"put back what was changed; or start a new run: {run.command_anew()}",
             )
-    if before.identity["versions"] != now.identity["versions"]:
-        changed = [k for k, v in before.identity["versions"].items() if now.identity["versions"].get(k) != v]
-        run.log(
-            "notice", 0, text=f"another version of {', '.join(changed)} than at the start: not bit for bit the same"
-        )
+
+
+def _differences(before: Plan, now: Mapping[str, Any], machine: Machine) -> Iterator[str]:
+    """What a resumed run may find otherwise, and then adds up in another order."""
+    changed = [name for name, version in before.identity["versions"].items() if now["versions"].get(name) != version]
+    if changed:
+        yield f"another version of {', '.join(changed)} than at the start"
+    then = {"device": machine.device, "name": machine.name, **before.machine}
+    if then["device"] != machine.device or (then["name"] and machine.name and then["name"] != machine.name):
+        yield f"{machine.device} ({machine.name}) instead of {then['device']} ({then['name']})"
+    if machine.threads != before.settings.threads:
+        yield f"{machine.threads} threads instead of {before.settings.threads}, more than this machine can use"
 
 
 def _is_written(run: TrainedRun) -> bool:
@@ -597,33 +657,76 @@ def _is_written(run: TrainedRun) -> bool:
 
 @contextmanager
 def _recording_the_end(run: TrainedRun) -> Iterator[None]:
-    """Whatever happens, status.json says how the run ended and what to do next."""
-    resume_it = f"unfreeze resume {run.folder}"
+    """Whatever happens, status.json says how the run ended and what to do next.
+
+    Raises:
+        ResourceError: Memory or disk, whatever error says so.
+    """
     try:
         yield
-    except Interrupted as error:
-        run.set_status(Status("interrupted", error.what, _last_step(run), resume_it, error.exit_status))
-        raise
-    except UnfreezeError as error:
-        run.set_status(
-            Status(
-                "failed", f"E-{error.code}: {error.what}", _last_step(run), error.remedy or resume_it, error.exit_status
-            )
-        )
-        raise
     except BaseException as error:
-        run.set_status(Status("failed", f"{type(error).__name__}: {error}", _last_step(run), resume_it, 1))
-        raise
+        told = foreseen(error)
+        if told is not None:
+            told.remedy = _what_to_do(run, told)
+        run.set_status(_ending(run, error, told))
+        if told is None or told is error:
+            raise
+        raise told from error
+
+
+def _ending(run: Run, error: BaseException, told: UnfreezeError | None) -> Status:
+    step = _last_step(run)
+    if isinstance(error, KeyboardInterrupt):
+        return Status("interrupted", "stopped at once", step, run.resume_command, 130)
+    if told is None:
+        return Status("failed", f"{type(error).__name__}: {error}", step, run.resume_command, 1)
+    next_ = told.remedy or run.resume_command
+    if isinstance(told, Interrupted):
+        return Status("interrupted", told.what, step, next_, told.exit_status)
+    return Status("failed", f"E-{told.code}: {told.what}", step, next_, told.exit_status)
+
+
+def _what_to_do(run: Run, error: UnfreezeError) -> str:
+    """About a run that is there: what is advised without one does not fit it."""
+    if error.remedy == MAKE_ROOM:
+        return f"{MAKE_ROOM}, then: {run.resume_command}"
+    if error.remedy in (LESS_MEMORY, ONE_ROW_IS_TOO_MUCH):
+        smaller = run.command_anew("model=MODEL")
+        return f"with more memory free: {run.resume_command}\nor with a smaller model, in a new run: {smaller}"
+    return error.remedy or run.resume_command
+
+
+def _trained_steps(run: Run) -> int:
+    """Of a run whose training has ended: fewer than planned, where a phase ended early."""
+    return int(run.results("train")["train_steps"])
 
 
 def _last_step(run: Run) -> int:
-    return max((e.step for e in run.events("step")), default=0)
+    """The last step that is part of the weights: a resumed run takes back what came after its checkpoint."""
+    last = 0
+    for event in run.events():
+        if event.kind in ("step", "resumed"):
+            last = event.step
+    return last
 
 
 def _say(console: Console | None) -> Any:
     if console is None:
         return lambda text: None
     return lambda text: console.print(f"[dim]{text} ...[/dim]", highlight=False)
+
+
+def _tell(run: Run, text: str, console: Console | None) -> None:
+    """As the engine tells what is done unasked."""
+    run.log("notice", run.status.step, text=text)
+    if console is not None:
+        console.print(f"  note: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _plainly(console: Console | None) -> Callable[[str], None] | None:
+    if console is None:
+        return None
+    return functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_plan(plan_: Plan, console: Console | None) -> None:

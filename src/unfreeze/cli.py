@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -16,7 +15,9 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from unfreeze import __version__
-from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, did_you_mean
+from unfreeze.errors import INTERNAL_MESSAGE, RequestError, ResourceError, UnfreezeError, command, did_you_mean
+from unfreeze.machine import FULL_OR_BROKEN, foreseen
+from unfreeze.training.interruption import second_signal_ends_the_process
 
 app = typer.Typer(
     name="unfreeze",
@@ -81,7 +82,11 @@ Settings = Annotated[
     ),
 ]
 Remote = Annotated[
-    bool, _flag("--allow-remote-code", "Run code that comes with the model. Only if you trust its authors.")
+    bool,
+    _flag(
+        "--allow-remote-code",
+        "Run code that comes with the model, or a task's that a run or recipe names. Only if you trust its authors.",
+    ),
 ]
 Json = Annotated[bool, _flag("--json", "Print JSON, and nothing else, on standard output.")]
 RunFolder = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN", show_default=False)]
@@ -173,10 +178,7 @@ def resume(run: RunFolder, allow_remote_code: Remote = False, as_json: Json = Fa
     A finished run is left as it is.
     """
     from unfreeze import api
-    from unfreeze.run import Run
 
-    if Run(run).status.state == "done":
-        progress.print(f"{run} is finished already; there is nothing to do", markup=False, soft_wrap=True)
     found = api.resume(run, allow_remote_code=allow_remote_code, console=progress)
     _print_summary(found, as_json)
 
@@ -234,7 +236,7 @@ def predict(
     file = next((text for text in inputs if _looks_like_a_file(text) and _exists(text)), None)
     if file is not None and len(inputs) > 1:
         what = f"{file!r} is a file, and {len(inputs)} inputs were given: files are answered one at a time"
-        raise RequestError("USAGE", what, remedy=f"unfreeze predict {run} {file}")
+        raise RequestError("USAGE", what, remedy=command("predict", run, file))
     is_path = len(inputs) == 1 and (_exists(inputs[0]) or _looks_like_a_file(inputs[0]))
     if encoding is not None and not is_path:
         raise RequestError("USAGE", "--encoding applies to a file, and texts were given", remedy="leave --encoding out")
@@ -460,7 +462,8 @@ def main() -> None:
     """Run the command; every foreseen failure is one block on standard error and its exit status."""
     _prepare_streams()
     try:
-        code = app(prog_name="unfreeze", standalone_mode=False)
+        with second_signal_ends_the_process():
+            code = app(prog_name="unfreeze", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Trap: Python flushes once more at exit and would complain.
@@ -471,13 +474,13 @@ def main() -> None:
         progress.print("stopped")
         sys.exit(130)
     except Exception as error:
-        foreseen = _foreseen(error)
-        if foreseen is None:
+        told = _foreseen(error)
+        if told is None:
             traceback.print_exception(error)
             progress.print(f"E-INTERNAL: {INTERNAL_MESSAGE}", style="red", soft_wrap=True)
             sys.exit(1)
-        progress.print(foreseen.block(), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(foreseen.exit_status)
+        progress.print(told.block(), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(told.exit_status)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -501,22 +504,13 @@ def _prepare_streams() -> None:
 
 def _foreseen(error: Exception) -> UnfreezeError | None:
     """What to tell the person; None for what is nobody's fault but ours."""
-    if isinstance(error, UnfreezeError):
-        return error
     if hasattr(error, "format_message"):
         return _usage_error(error)
-    if isinstance(error, MemoryError | RuntimeError):
-        from unfreeze.machine import is_out_of_memory, not_enough_memory
-
-        if is_out_of_memory(error):
-            return not_enough_memory()
-    if isinstance(error, OSError) and error.filename is None and error.errno in (errno.ENOSPC, errno.EIO):
+    if isinstance(error, OSError) and error.filename is None and error.errno in FULL_OR_BROKEN:
         # Trap: what is left in the buffer would fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ResourceError("DISK", f"the output cannot be written: {error.strerror}", where="standard output")
-    if isinstance(error, OSError) and error.filename is not None:
-        return ResourceError("DISK", f"{error.strerror or error}", where=str(error.filename))
-    return None
+    return foreseen(error)
 
 
 def _usage_error(error: Any) -> UnfreezeError:

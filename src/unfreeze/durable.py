@@ -10,6 +10,7 @@ recomputes them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,8 @@ MANIFEST = "manifest.json"
 _STAGING_PREFIX = ".staging-"
 # Names of what is being written, beside what it will replace.
 STAGING_PATTERN = f"{_STAGING_PREFIX}*"
-_MAKE_ROOM = "free some space there, or choose another folder with --output; then: unfreeze resume"
+# What is told where a file cannot be written, unless its writer knows better.
+MAKE_ROOM = "free some space there"
 
 _observe_point: Callable[[str, Path], None] | None = None
 
@@ -58,7 +60,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[BinaryIO]:
+def writing(path: Path, remedy: str = MAKE_ROOM) -> Iterator[BinaryIO]:
     """A file that takes its place when the block ends, and is gone where the block raises.
 
     Args:
@@ -137,7 +139,11 @@ def sync_log(path: Path) -> None:
         _sync_folder(path.parent)
 
 
-def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True) -> None:
+class Occupied(Exception):
+    """A folder was not to be replaced, and another process has made one of that name in the meantime."""
+
+
+def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = True, replace: bool = True) -> None:
     """Create `folder` with what `write(staging)` puts there, complete with a manifest, or not at all.
 
     An existing folder of that name is replaced only after the new one is complete.
@@ -146,9 +152,11 @@ def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = Tru
         folder: To appear.
         write: Fills the staging folder it is given.
         manifest: False for a folder that goes on growing, such as a run's.
+        replace: False where a folder of that name that holds anything is to stay.
 
     Raises:
         ResourceError: E-DISK.
+        Occupied: There is one that is not replaced.
     """
     staging = folder.with_name(f"{_STAGING_PREFIX}{secrets.token_hex(4)}-{folder.name}")
     with _as_resource_error(folder):
@@ -171,7 +179,10 @@ def publish(folder: Path, write: Callable[[Path], None], *, manifest: bool = Tru
                 _sync_folder(inner)
             _sync_folder(staging)
             point("rename", folder)
-            _swap_in(staging, folder)
+            if replace:
+                _swap_in(staging, folder)
+            else:
+                _put(staging, folder)
             _sync_folder(folder.parent)
             point("done", folder)
         except BaseException:
@@ -183,6 +194,16 @@ def _require(path: Path, kind: str, is_one: bool) -> None:
     """Trap: root may rename over anything, /dev/null included."""
     if path.exists() and not is_one:
         raise OSError(f"{path} is there already and is not {kind}")
+
+
+def _put(staging: Path, folder: Path) -> None:
+    """One call, so that of two processes one comes first: a folder that holds anything is not replaced by rename."""
+    try:
+        os.rename(staging, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise Occupied(str(folder)) from None
+        raise
 
 
 def _swap_in(staging: Path, folder: Path) -> None:
@@ -295,7 +316,7 @@ def _cause_of_failed_write(error: Exception) -> str | None:
 
 
 @contextlib.contextmanager
-def _as_resource_error(path: Path, remedy: str = _MAKE_ROOM) -> Iterator[None]:
+def _as_resource_error(path: Path, remedy: str = MAKE_ROOM) -> Iterator[None]:
     try:
         yield
     except Exception as error:

@@ -10,7 +10,6 @@
     ├── ModelError                exit 4   a model, tokenizer or weight file
     ├── NumericsError             exit 5   a loss or gradient is not finite
     ├── ResourceError             exit 6   memory, disk, file handles
-    ├── DistributedError          exit 7   a process of several was lost
     └── Interrupted               exit 75  stopped by a signal; the run can be resumed
 
 Every message has the same three parts: *what* is wrong, *where* (file and row, column, layer, run and step) and the
@@ -27,14 +26,15 @@ Example:
 from __future__ import annotations
 
 import difflib
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
 # One line a foreseen failure; the key is the code without its leading "E-". Sorted by family.
 CODES: dict[str, str] = {
     "INTERNAL": "an error of the program itself",
-    "DISTRIBUTED": "several processes were started, or one of several was lost",
     # the request
+    "DISTRIBUTED": "several processes were started",
     "RECIPE-CONFLICT": "two settings contradict each other",
     "RECIPE-FILE": "a recipe file cannot be read",
     "RECIPE-KEY": "a key that the recipe does not know",
@@ -174,16 +174,19 @@ class ResourceError(UnfreezeError):
     exit_status = 6
 
 
-class DistributedError(UnfreezeError):
-    """One of several processes was lost."""
-
-    exit_status = 7
-
-
 class Interrupted(UnfreezeError):
     """Stopped by a signal after a checkpoint; `unfreeze resume` goes on."""
 
     exit_status = 75
+
+
+def command(*words: object) -> str:
+    """A command as it is typed into a shell, for a remedy.
+
+    >>> print(command("resume", "runs/my reviews"))
+    unfreeze resume 'runs/my reviews'
+    """
+    return shlex.join(["unfreeze", *map(str, words)])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

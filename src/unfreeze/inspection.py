@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from unfreeze.data.sources import read
 from unfreeze.errors import DataError, UnfreezeError, visible
-from unfreeze.preparation import Prepared, prepare
+from unfreeze.preparation import Prepared, prepare, read_rows
 from unfreeze.randomness import seed_all
 from unfreeze.recipe import Recipe
 from unfreeze.types import Batch, Example
@@ -115,10 +114,7 @@ class _Way:
         self.asked, self.data, self.row, self.allow_remote_code = asked, data, row, allow_remote_code
 
     def read(self) -> list[str]:
-        source = self.data if self.data is not None else self.asked.data.source
-        if source is None:
-            raise DataError("DATA-MISSING", "no data was named", remedy="unfreeze inspect FILE_OR_FOLDER")
-        splits = read(source, encoding=self.asked.data.encoding)
+        splits = read_rows(self.asked, self.data)
         first = splits.train.row(0)
         rows = ", ".join(f"{len(table):,} {name}" for name, table in splits.tables().items())
         columns = [f"{name} = {_short(value)}" for name, value in first.values.items()]

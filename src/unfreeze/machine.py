@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import sys
@@ -11,13 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unfreeze.errors import RecipeError, ResourceError
+from unfreeze.durable import MAKE_ROOM
+from unfreeze.errors import RecipeError, ResourceError, UnfreezeError
 
 if TYPE_CHECKING:
     import numpy as np
 
 T = TypeVar("T")
 
+# What the system says of a disk.
+FULL_OR_BROKEN = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # glibc's mallopt parameters; see malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -44,27 +48,41 @@ class Machine:
         return asdict(self)
 
 
+def most_threads() -> int:
+    """More could never help, and thousands end the process."""
+    return max(64, 4 * (os.cpu_count() or 1))
+
+
 def find_machine(threads: int | None = None) -> Machine:
     """The machine as torch sees it; `threads` is what the recipe asks for.
 
     Raises:
-        RecipeError: E-RECIPE-VALUE, for more threads than could ever help: thousands end the process.
+        RecipeError: E-RECIPE-VALUE, for more than `most_threads`.
     """
     import torch
 
-    most = max(64, 4 * (os.cpu_count() or 1))
+    most = most_threads()
     if threads is not None and threads > most:
         what = f"{threads} threads are more than this machine with {os.cpu_count()} cores can use"
         raise RecipeError(
             "RECIPE-VALUE", what, where="train.threads", remedy=f"at most {most}; leave it out for all cores"
         )
     count = threads or torch.get_num_threads()
-    if torch.cuda.is_available():
+    device = device_type()
+    if device == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        return Machine("cuda", torch.cuda.get_device_name(), count, free, _has_bfloat16())
-    if torch.backends.mps.is_available():
-        return Machine("mps", "Apple GPU", count, free_memory_bytes(), False)
-    return Machine("cpu", platform.processor() or platform.machine(), count, free_memory_bytes(), False)
+        return Machine(device, torch.cuda.get_device_name(), count, free, _has_bfloat16())
+    name = "Apple GPU" if device == "mps" else platform.processor() or platform.machine()
+    return Machine(device, name, count, free_memory_bytes(), False)
+
+
+def device_type() -> str:
+    """The kind of device that is planned for, and trains: ``cuda``, ``mps`` or ``cpu``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _has_bfloat16() -> bool:
@@ -180,7 +198,7 @@ def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Itera
             if not is_out_of_memory(error):
                 raise
             if len(part) < 2:
-                raise not_enough_memory(str(error)) from error
+                raise not_enough_memory(str(error), remedy=ONE_ROW_IS_TOO_MUCH) from error
         else:
             yield part, found
             continue
@@ -189,16 +207,36 @@ def in_smaller_parts(rows: np.ndarray, work: Callable[[np.ndarray], T]) -> Itera
         waiting += [part[len(part) // 2 :], part[: len(part) // 2]]
 
 
-def not_enough_memory(cause: str = "", where: str | None = None) -> ResourceError:
+# What to do about it before there is a run, and where the rows go through the model one by one already.
+LESS_MEMORY = (
+    "less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
+    "or a smaller model; on a CPU unfreeze plan shows what is needed"
+)
+ONE_ROW_IS_TOO_MUCH = "free some memory, shorten the longest row, or take a smaller model"
+
+
+def not_enough_memory(cause: str = "", where: str | None = None, remedy: str = LESS_MEMORY) -> ResourceError:
     """What to tell a person whose memory does not suffice."""
     first_line = cause.splitlines()[0] if cause else ""
     return ResourceError(
         "MEMORY",
         f"there is not enough memory: {first_line}" if cause else "there is not enough memory",
         where=where,
-        remedy="less at once: --set train.micro_batch_tokens=512\nor shorter texts: --set train.max_length=128\n"
-        "or a smaller model; on a CPU unfreeze plan shows what is needed",
+        remedy=remedy,
     )
+
+
+def foreseen(error: BaseException) -> UnfreezeError | None:
+    """What is told of an error: itself, or what it says of memory or disk; None for what is nobody's fault but ours."""
+    if isinstance(error, UnfreezeError):
+        return error
+    if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+        return not_enough_memory()
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL_OR_BROKEN):
+        where = str(error.filename) if error.filename is not None else None
+        remedy = MAKE_ROOM if error.errno in FULL_OR_BROKEN else None
+        return ResourceError("DISK", f"{error.strerror or error}", where=where, remedy=remedy)
+    return None
 
 
 def peak_memory_bytes() -> int:
@@ -207,6 +245,13 @@ def peak_memory_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_device_memory_bytes() -> int | None:
+    """The most that tensors of this process have taken of the GPU so far; None without one that tells."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
 
 
 def resident_memory_bytes() -> int:

@@ -250,6 +250,26 @@ def make(prepared: Prepared, machine: Machine) -> Plan:
     return _Decisions(prepared, machine).plan()
 
 
+def identity(prepared: Prepared) -> dict[str, Any]:
+    """What a resumed run must find again, whatever machine it is resumed on; see `Plan.identity`."""
+    import transformers
+
+    import unfreeze
+
+    targets = prepared.task.targets
+    return {
+        "data": prepared.fingerprints,
+        "labels": list(targets.labels) if targets is not None else None,
+        "model": prepared.source.name,
+        **identity_of(prepared.source),
+        "versions": {
+            "unfreeze": unfreeze.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
 class _Decisions:
     """Collects choices while they are made."""
 
@@ -286,7 +306,7 @@ class _Decisions:
             phases=phases,
             groups=self._groups(),
             machine=self.machine.to_json(),
-            identity=self._identity(),
+            identity=identity(self.prepared),
             warnings=self.warnings,
         )
 
@@ -387,6 +407,11 @@ class _Decisions:
 
     def _cache(self) -> CacheSettings:
         asked = self.recipe.cache
+        if not asked.enabled:
+            for key in ("cache.budget", "cache.folder", "cache.reuse"):
+                if key in self.recipe.sources:
+                    what = f"{key} changes nothing: cache.enabled is false, so nothing is recorded"
+                    raise RecipeError("RECIPE-CONFLICT", what, where=key, remedy="leave one of them out")
         folder = Path(asked.folder).expanduser().absolute() if asked.folder else default_folder()
         free = free_disk_bytes(folder)
         # What is recorded already counts as free: the same command must be planned alike the second time.
@@ -448,10 +473,11 @@ class _Decisions:
 
     def _phases(self, schedule: Schedule, settings: Settings) -> list[PlannedPhase]:
         per_epoch = steps_per_epoch(len(self.prepared.train_lengths), settings.batch_size)
-        total = self._total_length(schedule, per_epoch)
-        shares = sum(p.share for p in schedule.phases if p.epochs is None)
         fixed = sum(p.epochs.steps(per_epoch) for p in schedule.phases if p.epochs is not None)
-        left = max(0, total.steps(per_epoch) - fixed) if total is not None else 0
+        total = self._total_length(schedule, per_epoch, fixed)
+        shares = sum(p.share for p in schedule.phases if p.epochs is None)
+        left = total.steps(per_epoch) - fixed if total is not None else 0
+        self._refuse_settings_without_effect(schedule)
         base_rate, layer_decay = self._rates(schedule)
         self._evaluation_choices()
         phases = []
@@ -511,6 +537,21 @@ class _Decisions:
             room -= run_bytes(phases, {g.name: g.parameters for g in self.groups.describe()})
         return max(0, room)
 
+    def _refuse_settings_without_effect(self, schedule: Schedule) -> None:
+        """Raises RecipeError where settings that were asked for would change nothing in these phases."""
+        phases = [(phase, self._trained_groups(phase)) for phase in schedule.phases]
+        has_rates = all(phase.learning_rate is not None for phase, _ in phases)
+        has_no_head = all(HEAD not in trained for _, trained in phases)
+        has_one_rate = all(phase.layer_decay is not None or len(trained - {HEAD}) < 2 for phase, trained in phases)
+        for key, is_idle, why in (
+            ("learning_rate", has_rates, "every phase of the schedule has its own"),
+            ("head_learning_rate", has_no_head, "no phase trains weights of a head"),
+            ("layer_decay", has_one_rate, "no phase without its own trains more than one pretrained group"),
+        ):
+            if is_idle and getattr(self.recipe.train, key) is not None:
+                what = f"train.{key} changes nothing: {why}"
+                raise RecipeError("RECIPE-CONFLICT", what, where=f"train.{key}", remedy="leave it out")
+
     def _refuse_variation_without_effect(self, phases: Sequence[PlannedPhase]) -> None:
         """Raises RecipeError where options of the task would change nothing in these phases."""
         task = self.prepared.task
@@ -533,9 +574,11 @@ class _Decisions:
         found = [recorded_groups(folder, name, s, at_once) for s in splits]
         return frozenset.intersection(*found)
 
-    def _total_length(self, schedule: Schedule, per_epoch: int) -> Duration | None:
+    def _total_length(self, schedule: Schedule, per_epoch: int, fixed: int) -> Duration | None:
+        """The length of all phases together; None where each has its own, `fixed` is the steps of those that have."""
         rows = len(self.prepared.train_lengths)
-        if all(p.epochs is not None for p in schedule.phases):
+        unset = [p for p in schedule.phases if p.epochs is None]
+        if not unset:
             if self.recipe.train.epochs is not None:
                 raise RecipeError(
                     "RECIPE-CONFLICT",
@@ -552,7 +595,22 @@ class _Decisions:
         if by_classes > max(by_rows, FEWEST_EPOCHS):
             reason = f"{classes} classes: each needs about {UPDATES_PER_CLASS} updates; the best weights are kept"
         inferred = Duration(float(np.clip(max(by_rows, by_classes), FEWEST_EPOCHS, MOST_EPOCHS)))
-        return Duration.parse(self._choose("epochs", inferred, reason))
+        share = sum(p.share for p in unset) / sum(p.share for p in schedule.phases)
+        least = fixed + math.ceil(share * inferred.steps(per_epoch))
+        if least > inferred.steps(per_epoch):
+            reason += "; phases with a length of their own take nothing from the others' share"
+            inferred = Duration(round(least / per_epoch, 3))
+        total = Duration.parse(self._choose("epochs", inferred, reason))
+        steps = total.steps(per_epoch)
+        if self.recipe.train.epochs is not None and fixed and steps - fixed < len(unset):
+            last = unset[-1].name
+            raise RecipeError(
+                "RECIPE-CONFLICT",
+                f"phases with a length of their own take {fixed} of {steps} steps: nothing is left for '{last}'",
+                where="train.epochs",
+                remedy=f"--set 'train.epochs={fixed + per_epoch} steps', or more; or leave a phase's length out",
+            )
+        return total
 
     def _rates(self, schedule: Schedule) -> tuple[float, float]:
         self.head_alone = all(self._trained_groups(phase) == {HEAD} for phase in schedule.phases)
@@ -572,10 +630,13 @@ class _Decisions:
 
     def _evaluation_choices(self) -> None:
         if self.prepared.validation is None:
-            if self.recipe.train.early_stopping:
-                raise RecipeError(
-                    "RECIPE-CONFLICT", "early stopping needs validation rows", where="train.early_stopping"
-                )
+            for key, what in (
+                ("early_stopping", "early stopping needs"),
+                ("evaluations_per_epoch", "evaluations need"),
+            ):
+                if getattr(self.recipe.train, key):
+                    remedy = "--set data.validation=0.1, or leave it out"
+                    raise RecipeError("RECIPE-CONFLICT", f"{what} validation rows", where=f"train.{key}", remedy=remedy)
             return
         self._choose("early_stopping", PATIENCE, "evaluations without improvement end a phase")
         self._choose(
@@ -670,22 +731,4 @@ class _Decisions:
             "facts": prepared.data_facts.to_json(),
             "sentences": prepared.data_facts.sentences(),
             "notes": prepared.notes,
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        import transformers
-
-        import unfreeze
-
-        targets = self.prepared.task.targets
-        return {
-            "data": self.prepared.fingerprints,
-            "labels": list(targets.labels) if targets is not None else None,
-            "model": self.prepared.source.name,
-            **identity_of(self.prepared.source),
-            "versions": {
-                "unfreeze": unfreeze.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from unfreeze.models.loading import ModelSource, check_weights, load_config, res
 from unfreeze.randomness import generator
 from unfreeze.recipe import Recipe
 from unfreeze.tasks.base import Task
-from unfreeze.types import Example
+from unfreeze.types import Example, Row
 
 DEFAULT_TASK = "text-classification"
 # What the facts call a row's inputs.
@@ -90,6 +90,7 @@ def prepare(
     test: Any = None,
     allow_remote_code: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Read and check everything that can be wrong before work starts.
 
@@ -98,17 +99,18 @@ def prepare(
         data, test: Objects from Python (a DataFrame, a list of dicts); None: what the recipe names.
         allow_remote_code: The permission of the command line.
         say: Told what is being done.
+        check: Called between what takes time; may raise to end it.
 
     Raises:
         RequestError: Recipe, data or task do not fit.
         ModelError: The model is not there or not usable.
     """
-    named = tasks.find(recipe.task) if recipe.task is not None else None
-    task = _task(recipe, named) if named is not None else None
+    task = _task(recipe, _named(recipe.task, recipe, allow_remote_code)) if recipe.task is not None else None
     if recipe.model is not None:
         source = resolve(recipe.model)
     say("reading the data")
-    splits = _read(recipe, data, test)
+    splits = read_rows(recipe, data, test)
+    check()
     recognised: list[str] = []
     if task is None:
         task, recognised = _recognised(recipe, splits.train)
@@ -126,6 +128,7 @@ def prepare(
     splits, notes = _with_usable_labels(splits, task, roles, drop=recipe.data.drop_unlabelled)
     notes = [*unasked, *notes]
     splits, broken = _with_readable_inputs(splits, task, roles, drop=recipe.data.drop_broken)
+    check()
     splits, more = _sampled(splits, task, roles, recipe)
     listed = {name: splits.names_of(roles.label, name) for name in splits.tables()}
     splits, division = _divided(splits, task, roles, recipe)
@@ -134,6 +137,7 @@ def prepare(
     targets, continued = task.continue_from(targets, config, source.name)
     processor = task.load_processor(source)
     check_weights(source)
+    check()
     task.bind(roles=roles, targets=targets, processor=processor, max_length=task.most_tokens)
     limit, reason = task.longest_input(recipe.train.max_length, splits.train, config)
     task.max_length = limit
@@ -142,9 +146,9 @@ def prepare(
         if table is not None:
             task.check_labels(table, name)
     say(f"encoding {len(splits.train):,} rows")
-    train_examples = [e for row in splits.train for e in task.encode(row, train=True)]
+    train_examples = _encoded(task, splits.train, check)
     validation = splits.validation
-    validation_examples = [e for row in validation for e in task.encode(row, train=True)] if validation else []
+    validation_examples = _encoded(task, validation or (), check)
     # One that is cut counts as longer than the limit, whatever it was and whichever of its parts was cut.
     lengths = {"train": np.asarray([limit + 1 if e.is_cut else e.length for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
@@ -187,6 +191,14 @@ def prepare(
     )
 
 
+def _encoded(task: Task, rows: Iterable[Row], check: Callable[[], None]) -> list[Example]:
+    found: list[Example] = []
+    for row in rows:
+        check()
+        found += task.encode(row, train=True)
+    return found
+
+
 def _default_model(task: Task) -> str:
     if task.default_model is not None:
         return task.default_model
@@ -197,6 +209,24 @@ def _default_model(task: Task) -> str:
         where="model",
         remedy="\nor ".join(f"--model {name}" for name in known) or "--model HUB_ID",
     )
+
+
+def _named(name: str, recipe: Recipe, allow_remote_code: bool) -> type[Task]:
+    """The task that was asked for.
+
+    Raises:
+        RecipeError: E-RECIPE-VALUE, it is code that a file names; which code runs is for the person at the keyboard to
+            say.
+    """
+    place = recipe.sources.get("task", "argument")
+    if place not in ("argument", "--set") and not tasks.may_be_looked_up(name, allow_remote_code=allow_remote_code):
+        raise RecipeError(
+            "RECIPE-VALUE",
+            f"the task {name} is code of somebody's own, which no file makes run unless you allow it",
+            where=f"task ({place})",
+            remedy=f"read that code, then add --allow-remote-code; to train, --task {name} says the same",
+        )
+    return tasks.find(name)
 
 
 def _task(recipe: Recipe, task_class: type[Task]) -> Task:
@@ -262,10 +292,20 @@ def _check_applies(recipe: Recipe, task: Task) -> None:
         raise RecipeError("RECIPE-CONFLICT", what, where="data.drop_broken", remedy="leave it out")
 
 
-def _read(recipe: Recipe, data: Any, test: Any) -> Splits:
+def read_rows(recipe: Recipe, data: Any = None, test: Any = None) -> Splits:
+    """The rows as they lie, of all files that the recipe names.
+
+    Args:
+        recipe: What was asked.
+        data, test: Objects from Python; None: what the recipe names.
+
+    Raises:
+        DataError: See `data.sources.read`; E-DATA-MISSING, no data was named.
+    """
     source = data if data is not None else recipe.data.source
     if source is None:
-        raise DataError("DATA-MISSING", "no data was named", remedy="unfreeze train FILE_OR_FOLDER")
+        what, remedy = "no data was named", "name a file, a folder or a Hub id, as in: unfreeze train FILE_OR_FOLDER"
+        raise DataError("DATA-MISSING", what, remedy=remedy)
     validation = recipe.data.validation if isinstance(recipe.data.validation, str) else None
     return read(
         source,

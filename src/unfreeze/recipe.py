@@ -12,13 +12,14 @@ Example:
 from __future__ import annotations
 
 import functools
+import os.path
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from unfreeze.errors import RecipeError, did_you_mean
 from unfreeze.schedule import LENGTH_SCHEMA, Phase, Schedule, length_text, read_length, sentence, shortened
@@ -99,6 +100,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 YesNo = Annotated[bool, Field(strict=True)]
 Names = Annotated[list[str], Field(min_length=1)]
+# ``~`` is the person's own folder, as on the command line.
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
 
 
 class _Section(BaseModel):
@@ -108,7 +111,7 @@ class _Section(BaseModel):
 class DataRecipe(_Section):
     """Which rows, and what their columns mean."""
 
-    source: str | None = Field(default=None, description="a file, a folder or a Hub id")
+    source: Place | None = Field(default=None, description="a file, a folder or a Hub id")
     config_name: str | None = Field(
         default=None,
         description="which configuration (subset) of a Hub data set with several, such as sst2 of glue",
@@ -120,8 +123,8 @@ class DataRecipe(_Section):
     group: str | None = Field(
         default=None, description="rows of one group (speaker, patient) stay on one side of a split"
     )
-    test: str | None = Field(default=None, description="a file or folder with test rows")
-    validation: str | Fraction | None = Field(
+    test: Place | None = Field(default=None, description="a file or folder with test rows")
+    validation: Place | Fraction | None = Field(
         default=None, description="a file, a fraction of the training rows, or 0 for none"
     )
     train_rows: Count | None = Field(default=None, description="train on a sample of so many rows")
@@ -252,7 +255,7 @@ class Recipe(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = Field(
         default=0, description="of every random draw: splits, new head, order, dropout"
     )
-    output: str | None = Field(default=None, description="the folder of the run")
+    output: Place | None = Field(default=None, description="the folder of the run")
     train: TrainRecipe = TrainRecipe()
     cache: CacheRecipe = CacheRecipe()
     baselines: YesNo = Field(default=True, description="set the result beside majority, TF-IDF and frozen features")

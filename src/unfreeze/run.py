@@ -5,6 +5,7 @@
     RUN/ recipe.yaml  plan.json  status.json  events.jsonl
          checkpoints/step-000120/   model/   train_results.json  eval_results.json  test_results.json
          all_results.json  findings.json  report.html
+         data/  test-data/                                  rows that were given as Python objects
 
 Only records are read here, never a model: reports and web pages stand on this module alone.
 """
@@ -13,20 +14,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import itertools
 import json
 import os
+import shlex
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from unfreeze import durable
-from unfreeze.errors import RequestError, ResourceError, did_you_mean
+from unfreeze.errors import RequestError, ResourceError, command, did_you_mean
 
 State = Literal["running", "trained", "done", "interrupted", "failed"]
 FORMAT_VERSION = 1
+# Folders of rows that were given as Python objects.
+KEPT_DATA, KEPT_TEST = "data", "test-data"
 
 
 @dataclass(frozen=True)
@@ -111,27 +117,66 @@ class Run:
         self.log_failure: str | None = None
 
     @classmethod
-    def create(cls, folder: str | Path, *, recipe_yaml: str, plan: Mapping[str, Any]) -> Self:
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        recipe_yaml: str,
+        plan: Mapping[str, Any],
+        more: Callable[[Path], None] | None = None,
+    ) -> Self:
         """Make the folder with its recipe and plan; it must not exist or be empty.
+
+        Args:
+            folder: Of the run.
+            recipe_yaml, plan: What was asked, and what was decided.
+            more: Writes into the folder what the run cannot be resumed without.
 
         Raises:
             RequestError: E-RUN-EXISTS. Nothing is ever overwritten.
         """
         path = Path(folder)
+        # Trap: looked for before looking into it, or what another process makes in between would be written into.
+        is_there = path.is_dir()
         check_is_free(path)
-
-        def write(staging: Path) -> None:
-            durable.write_text(staging / "recipe.yaml", recipe_yaml)
-            asked = durable.sha256_of_file(staging / "recipe.yaml")
-            durable.write_json(staging / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})
-            durable.write_json(staging / "status.json", asdict(Status("running")))
-
-        # Whole or not at all: a folder without a status could neither be resumed nor be taken by a new run.
-        if path.is_dir():
-            write(path)  # empty, and perhaps where the person stands: it cannot be replaced
-        else:
-            durable.publish(path, write, manifest=False)
+        write = functools.partial(_write_records, recipe_yaml, plan, more)
+        try:
+            with _or_elsewhere():
+                if is_there:
+                    _fill(path, write)
+                else:
+                    durable.publish(path, write, manifest=False, replace=False)
+        except durable.Occupied:
+            raise _taken(path) from None
         return cls(path)
+
+    @classmethod
+    def create_numbered(
+        cls,
+        parent: str | Path,
+        name: str,
+        *,
+        recipe_yaml: str,
+        plan: Mapping[str, Any],
+        more: Callable[[Path], None] | None = None,
+    ) -> Self:
+        """Make the run in the first free one of ``name``, ``name-2`` ...; of two processes each gets its own.
+
+        Args:
+            parent: Folder of the runs.
+            name: Of the run, if it is free.
+            recipe_yaml, plan, more: As for `create`.
+
+        Raises:
+            RequestError: E-RUN-EXISTS, `parent` is no folder.
+        """
+        write = functools.partial(_write_records, recipe_yaml, plan, more)
+        while True:
+            path = free_folder(parent, name)
+            _check_way(path)
+            with contextlib.suppress(durable.Occupied), _or_elsewhere():
+                durable.publish(path, write, manifest=False, replace=False)
+                return cls(path)
 
     # records -----------------------------------------------------------------------------------------------------
 
@@ -151,6 +196,24 @@ class Run:
     @property
     def recipe_path(self) -> Path:
         return self.folder / "recipe.yaml"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What it was started with, as arguments of train and inspect: its recipe, and the rows that it keeps."""
+        kept = {"data.source": self.folder / KEPT_DATA, "data.test": self.folder / KEPT_TEST}
+        settings = [("--set", f"{key}={place}") for key, place in kept.items() if place.is_dir()]
+        return [str(self.recipe_path), *itertools.chain(*settings)]
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it."""
+        return command("resume", self.folder)
+
+    def command_anew(self, *settings: str) -> str:
+        """What starts a new run like this one, with other settings such as ``train.epochs=3``."""
+        own = self.folder if self.folder.name not in ("", "..") else self.folder.resolve()
+        changes = itertools.chain(*(("--set", setting) for setting in settings))
+        return command("train", *self.arguments, *changes, "--output", free_folder(own.parent, own.name))
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -275,27 +338,73 @@ class Run:
     def held(self) -> Iterator[None]:
         """Inside the block no other process works on this run; the hold goes with the process, so it is never stale.
 
+        On a file system without locks nobody is kept out, which is said.
+
         Raises:
             RequestError: E-RUN-STATE, with the process that holds it.
         """
-        with open(self.folder / ".lock", "a+", encoding="ascii") as lock:
+        with open(self.folder / ".lock", "a+b", buffering=0) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 lock.seek(0)
+                holder = lock.read().decode("utf-8", "replace").strip()
                 raise RequestError(
                     "RUN-STATE",
-                    f"another process works on this run: {lock.read().strip() or 'unknown'}",
+                    f"another process works on this run: {holder or 'unknown'}",
                     where=str(self.folder),
                     remedy="wait for it, or stop it",
                 ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+            except OSError as error:
+                text = f"nothing keeps another process from this run: no locks on this file system ({error.strerror})"
+                self.log("notice", self.status.step, text=text)
+            else:
+                with contextlib.suppress(OSError):  # a full disk: who holds it is told to people only
+                    lock.truncate(0)
+                    lock.write(f"{os.getpid()} on {socket.gethostname()}".encode("utf-8", "backslashreplace"))
             yield
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, {self.status.state})"
+
+
+def _write_records(
+    recipe_yaml: str, plan: Mapping[str, Any], more: Callable[[Path], None] | None, folder: Path
+) -> None:
+    """What a run begins with; the status, which makes a folder a run, comes last."""
+    if more is not None:
+        more(folder)
+    durable.write_text(folder / "recipe.yaml", recipe_yaml)
+    asked = durable.sha256_of_file(folder / "recipe.yaml")
+    durable.write_json(folder / "plan.json", {"format": FORMAT_VERSION, "recipe_sha256": asked, **plan})
+    durable.write_json(folder / "status.json", asdict(Status("running")))
+
+
+@contextlib.contextmanager
+def _or_elsewhere() -> Iterator[None]:
+    """What cannot be written here may lie elsewhere, as long as there is no run to resume."""
+    try:
+        yield
+    except ResourceError as error:
+        error.remedy = f"{error.remedy}, or choose another folder: --output RUN"
+        raise
+
+
+def _fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write into an empty folder, which cannot be replaced: the person may stand in it.
+
+    Raises:
+        Occupied: Another process does so, too.
+    """
+    claim = folder / ".staging-run"
+    try:
+        claim.mkdir()
+    except FileExistsError:
+        raise durable.Occupied(str(folder)) from None
+    try:
+        write(folder)
+    finally:
+        claim.rmdir()
 
 
 def is_run(folder: str | Path) -> bool:
@@ -309,19 +418,27 @@ def check_is_free(folder: Path) -> None:
     Raises:
         RequestError: E-RUN-EXISTS.
     """
+    _check_way(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise _taken(folder)
+
+
+def _check_way(folder: Path) -> None:
     # Not only files: sockets, devices (/dev/null), links to nowhere.
     in_the_way = next((p for p in (folder, *folder.parents) if os.path.lexists(p) and not p.is_dir()), None)
     if in_the_way is not None:
         what = f"{in_the_way} is no folder, so no run can be written there"
         raise RequestError("RUN-EXISTS", what, where=str(folder), remedy="choose another folder: --output RUN")
-    if folder.is_dir() and any(folder.iterdir()):
-        kind = "another run" if is_run(folder) else "files"
-        remedy = f"choose another folder: --output {folder}-2"
-        if is_run(folder):
-            remedy += f"\nor go on with that run: unfreeze resume {folder}"
-        raise RequestError(
-            "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
-        )
+
+
+def _taken(folder: Path) -> RequestError:
+    kind = "another run" if is_run(folder) else "files"
+    remedy = f"choose another folder: --output {shlex.quote(f'{folder}-2')}"
+    if is_run(folder):
+        remedy += f"\nor go on with that run: {command('resume', folder)}"
+    return RequestError(
+        "RUN-EXISTS", f"the output folder holds {kind}; it is not overwritten", where=str(folder), remedy=remedy
+    )
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

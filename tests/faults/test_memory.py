@@ -136,7 +136,11 @@ def test_where_one_row_is_too_much_it_is_named(plain: Any, tmp_path: Path) -> No
         trained(plain, tmp_path / "run", Tight(plain.prepared.task, 0))
     assert (caught.value.code, caught.value.exit_status) == ("MEMORY", 6)
     assert "training row" in str(caught.value.where)
-    assert "micro_batch_tokens" in str(caught.value.remedy)
+    longest = max(e.length for e in plain.prepared.train_examples)
+    less = f"--set train.max_length={max(4, longest // 2)} --output {tmp_path / 'run-2'}"
+    assert f"unfreeze train {tmp_path / 'run' / 'recipe.yaml'} {less}" in str(caught.value.remedy)
+    assert f"unfreeze resume {tmp_path / 'run'}" in str(caught.value.remedy)
+    assert "micro_batch_tokens" not in str(caught.value.remedy), "they go one by one already"
 
 
 @pytest.mark.parametrize("text", ["c10::Error", "CUDA error: an illegal memory access was encountered", "cuDNN error"])

@@ -238,9 +238,25 @@ def test_kr_13_killed_right_after_the_request_to_stop(place, tmp_path):
 
 def test_kr_17_a_run_that_another_process_works_on_is_left_to_it(place, tmp_path):
     run = stopped(place, tmp_path / "run")
+    written_now = run / ".staging-0a1b2c3d-eval_results.json"
+    written_now.write_text("{")
+    before = Run(run).status
     with Run(run).held(), pytest.raises(RequestError, match=f"another process works on this run: {os.getpid()} on"):
         api.resume(run)
+    assert written_now.exists(), "what the other process writes is not half-written"
+    assert Run(run).status == before
     assert api.resume(run).status.state == "done", "the hold ended with its owner"
+
+
+def test_kr_17_a_run_is_held_from_its_first_record_to_its_last(place, tmp_path):
+    def try_to_resume(event):
+        with pytest.raises(RequestError, match="another process works on this run"):
+            api.resume(tmp_path / "run")
+        seen.append(event.kind)
+
+    seen = []
+    train(place, tmp_path / "run", observers=[try_to_resume])
+    assert "step" in seen
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -282,6 +298,41 @@ def test_kr_11_another_number_of_threads_at_the_resume_is_that_of_the_plan(place
     torch.set_num_threads(2)
     assert weights_of(api.resume(tmp_path / "run", observers=[observe]).folder) == wanted
     assert set(seen) == {1}
+
+
+def test_kr_11_a_machine_that_could_not_have_planned_the_run_goes_on_with_it(place, tmp_path, threads, monkeypatch):
+    observe, seen = threads
+    wanted = weights_of(train(place, tmp_path / "unbroken").folder)
+    run = stopped(place, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    plan["settings"]["threads"] = 512
+    (run / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr(api, "most_threads", lambda: 1)
+    monkeypatch.setattr(api, "make", lambda *_: pytest.fail("there is a plan, and nothing to decide"))
+    assert weights_of(api.resume(run, observers=[observe]).folder) == wanted
+    assert set(seen) == {1}
+    sentence = "1 threads instead of 512, more than this machine can use: not bit for bit the same"
+    assert sentence in [event.values["text"] for event in Run(run).events("notice")]
+
+
+@pytest.mark.parametrize(
+    ("then", "is_said"),
+    [
+        ({}, False),
+        ({"device": "cuda", "name": "NVIDIA H100"}, True),
+        ({"name": "another processor"}, True),
+        ({"name": ""}, False),
+    ],
+)
+def test_kr_11_another_device_than_at_the_start_is_said(place, tmp_path, then, is_said):
+    run = stopped(place, tmp_path / "run")
+    plan = json.loads((run / "plan.json").read_text())
+    before = {**plan["machine"], **then}
+    (run / "plan.json").write_text(json.dumps({**plan, "machine": before}))
+    api.resume(run)
+    said = [event.values["text"] for event in Run(run).events("notice") if " instead of " in event.values["text"]]
+    expected = f"instead of {before['device']} ({before['name']}): not bit for bit the same"
+    assert [text.endswith(expected) for text in said] == [True] * is_said
 
 
 def test_nu_10_two_threads_give_the_losses_of_one_to_a_rounding(place, tmp_path, threads):

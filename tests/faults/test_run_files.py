@@ -1,4 +1,4 @@
-"""MF-04, MF-16, NU-08, SC-03: what a run writes runs nothing, serves anywhere, and names nobody."""
+"""MF-04, MF-05, MF-16, NU-08, SC-03: what a run writes runs nothing, serves anywhere, and names nobody."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import planted
 import pytest
 
 import unfreeze
+from unfreeze.durable import sha256_of_file
 
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -49,6 +50,41 @@ def test_mf_04_a_run_holds_no_pickle_and_opens_none(run, tmp_path):
     unfreeze.resume(run.folder)
     unfreeze.api.TrainedRun(run.folder).predict(["Works as promised."])
     assert not canary.exists()
+
+
+def test_mf_05_a_task_that_a_file_names_is_not_imported_unasked(run, tmp_path, monkeypatch):
+    """I5: of a model's folder, a run or a recipe, all in the folder that the code lies in."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("canary_task.py").write_text("from pathlib import Path\nPath('was-run').touch()\n", encoding="utf-8")
+    recipe = "data:\n  source: reviews.csv\ntask: canary_task:Canary\n"
+    for path in (Path("own.yaml"), run.recipe_path):
+        path.write_text(recipe, encoding="utf-8")
+    for path, values in (
+        (run.folder / "plan.json", {"recipe_sha256": sha256_of_file(run.recipe_path)}),
+        (run.folder / "status.json", {"state": "interrupted"}),
+        (run.model_folder / "unfreeze.json", {"task_class": "canary_task:Canary"}),
+    ):
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+    found = unfreeze.TrainedRun(run.folder)
+    for use, code in (
+        (lambda: unfreeze.Predictor.load(run.model_folder), "MODEL-REMOTE-CODE"),
+        (lambda: found.predict(["Works as promised."]), "MODEL-REMOTE-CODE"),
+        (lambda: found.evaluate("reviews.csv"), "MODEL-REMOTE-CODE"),
+        (lambda: unfreeze.resume(run.folder), "RECIPE-VALUE"),
+        (lambda: unfreeze.plan(recipe="own.yaml"), "RECIPE-VALUE"),
+        (lambda: unfreeze.train(recipe="own.yaml"), "RECIPE-VALUE"),
+    ):
+        with pytest.raises(unfreeze.UnfreezeError, match="code of somebody's own") as caught:
+            use()
+        assert caught.value.code == code
+        assert "--allow-remote-code" in caught.value.remedy
+    assert unfreeze.inspect(recipe="own.yaml")[-1].error.code == "RECIPE-VALUE"
+    assert not Path("was-run").exists()
+    assert str(tmp_path) not in sys.path
+    with pytest.raises(unfreeze.TaskError, match="'Canary' is not a Task"):
+        unfreeze.plan(recipe="own.yaml", allow_remote_code=True)
+    assert Path("was-run").exists(), "allowed, it is"
+    del sys.modules["canary_task"]
 
 
 def test_mf_16_a_model_answers_the_same_in_another_process_from_another_folder(run, tmp_path):

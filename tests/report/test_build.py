@@ -187,6 +187,13 @@ def test_expected_stands_beside_happened_and_no_folder_is_named(tmp_path):
     assert str(tmp_path) not in page
 
 
+def test_the_memory_of_a_gpu_is_told_where_there_was_one(tmp_path):
+    run = made_up.write_run(tmp_path / "run")
+    assert "GPU" not in page_of(run)
+    made_up.change_json(run, "train_results.json", lambda r: r.update(train_peak_device_memory_bytes=2_000_000_000))
+    assert "Peak memory of the GPU 2.00 GB" in page_of(run)
+
+
 def test_rates_are_listed_from_the_head_down(tmp_path):
     assert "head 0.0005, group 2 0.0001, group 1 8.5e-05, stem 7e-05" in page_of(made_up.write_run(tmp_path / "run"))
 

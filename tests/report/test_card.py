@@ -105,6 +105,15 @@ def test_the_card_tells_results_baselines_data_phases_and_versions(tmp_path):
         assert line in body.splitlines()
 
 
+def test_the_card_tells_the_steps_that_were_made(tmp_path):
+    run = made_up.write_run(tmp_path / "run")
+    made_up.change_json(run, "plan.json", lambda plan: plan["phases"][2].update(steps=80, epochs=1.6))
+    rates = "7e-05 to 0.0005"
+    assert f"| all | all | 1,000,000 | 50 | 1 | {rates} |" in card_of(run).splitlines()
+    (run.folder / "events.jsonl").unlink()  # a log that could not be written
+    assert f"| all | all | 1,000,000 | 80 | 1.6 | {rates} |" in card_of(run).splitlines()
+
+
 @pytest.mark.parametrize(
     ("kind", "call"),
     [

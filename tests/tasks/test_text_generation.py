@@ -102,12 +102,8 @@ def test_recorded_and_not_the_embeddings_train_alike(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", "llama", texts=[" ".join(f"w{n}" for n in range(400))])
     moved = {}
     for enabled in ("true", "false"):
-        settings = [
-            f"cache.enabled={enabled}",
-            f"cache.folder={tmp_path / 'cache'}",
-            "train.epochs=40",
-            "data.validation=0",
-        ]
+        cache = f"cache.folder={tmp_path / 'cache'}" if enabled == "true" else "cache.enabled=false"
+        settings = [cache, "train.epochs=40", "data.validation=0"]
         run = unfreeze.train(
             [{"text": text} for text in texts],
             task="text-generation",

@@ -128,12 +128,9 @@ def test_the_frozen_encoder_is_recorded_and_changes_nothing(spoken: Path, model:
     runs = [
         unfreeze.train(
             spoken, model=str(model), schedule="last(1)", seed=0, output=tmp_path / str(enabled),
-            settings=[
-                "train.epochs=3", "data.validation=0.2", f"cache.enabled={enabled}",
-                f"cache.folder={tmp_path / 'cache'}",
-            ],
+            settings=["train.epochs=3", "data.validation=0.2", cache],
         )
-        for enabled in ("true", "false")
+        for enabled, cache in (("true", f"cache.folder={tmp_path / 'cache'}"), ("false", "cache.enabled=false"))
     ]  # fmt: skip
     events = [json.loads(line) for line in (runs[0].folder / "events.jsonl").read_text().splitlines()]
     told = [e for e in events if e["kind"] == "recorded"]

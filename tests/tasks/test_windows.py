@@ -166,9 +166,9 @@ def test_recorded_windows_train_like_others(model: Path, tmp_path: Path) -> None
     runs = [
         unfreeze.train(
             ROWS, test=ROWS[:20], model=str(model), schedule="head", seed=0, output=tmp_path / str(enabled),
-            settings=[*settings, f"cache.enabled={enabled}", f"cache.folder={tmp_path / 'cache'}"],
+            settings=[*settings, cache],
         )
-        for enabled in ("true", "false")
+        for enabled, cache in (("true", f"cache.folder={tmp_path / 'cache'}"), ("false", "cache.enabled=false"))
     ]  # fmt: skip
     assert runs[0].metrics["eval_loss"] == pytest.approx(runs[1].metrics["eval_loss"], abs=1e-4)
     assert runs[0].metrics["eval_accuracy"] == runs[1].metrics["eval_accuracy"]

@@ -140,14 +140,14 @@ def test_trained_it_writes_what_it_was_shown(
 def test_recorded_and_not_the_model_is_the_same(models: dict[WritingArchitecture, Path], tmp_path: Path) -> None:
     """A model without dropout, so that nothing but rounding can differ."""
     made = []
-    for enabled in ("true", "false"):
+    for enabled, cache in (("true", f"cache.folder={tmp_path / 'cache'}"), ("false", "cache.enabled=false")):
         run = unfreeze.train(
             ROWS,
             task="text2text-generation",
             model=str(tiny_writing_model(tmp_path / "plain", dropout_rate=0.0)),
             schedule="last(2)",
             output=tmp_path / enabled,
-            settings=[*QUICK, f"cache.enabled={enabled}", f"cache.folder={tmp_path / 'cache'}", "baselines=false"],
+            settings=[*QUICK, cache, "baselines=false"],
         )
         made.append(run.metrics)
     assert made[0]["eval_loss"] == pytest.approx(made[1]["eval_loss"], rel=1e-2)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,16 +235,26 @@ def test_a_checkpoint_whose_best_weights_are_damaged_is_refused(
     assert any("its best weights cannot be used" in text for text in notices(folder))
 
 
-def test_with_every_checkpoint_damaged_the_run_starts_again_and_says_so(
-    engine: Callable[..., Any], unbroken: str, tmp_path: Path
+@pytest.mark.parametrize("damage", [cut, shutil.rmtree], ids=["damaged", "lost"])
+def test_with_no_checkpoint_left_the_run_does_not_begin_anew_unasked(
+    engine: Callable[..., Any], unbroken: str, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    folder = tmp_path / "run"
+    folder, saved = tmp_path / "run", tmp_path / "saved"
     interrupt(engine, folder, 5)
-    damaged = sorted((folder / "checkpoints").glob("step-*"))
-    for path in damaged:
-        cut(path)
-    assert small.fingerprint(engine(folder).train()) == unbroken
-    assert len([text for text in notices(folder) if "is not used" in text]) == len(damaged)
+    shutil.copytree(folder / "checkpoints", saved)
+    there = sorted((folder / "checkpoints").glob("step-*"))
+    for path in there:
+        damage(path)
+    with pytest.raises(ModelError) as caught:
+        engine(folder).train()
+    assert (caught.value.code, caught.value.exit_status) == ("CHECKPOINT", 4)
+    assert f"unfreeze train {folder / 'recipe.yaml'} --output {folder}-2" in str(caught.value.remedy)
+    said = [text for text in notices(folder) if "is not used" in text]
+    assert len(said) == (len(there) if damage is cut else 0)
+    assert steps_of(folder) == [1, 2, 3, 4, 5]
+    shutil.rmtree(folder / "checkpoints")
+    saved.rename(folder / "checkpoints")
+    assert small.fingerprint(engine(folder).train()) == unbroken, "once they are put back it goes on"
 
 
 def test_a_damaged_checkpoint_does_not_count_among_those_that_are_kept(
@@ -313,7 +324,7 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     state = TrainState(
         phase=1, phase_step=4, step=11, best=best, stale_evaluations=2, touched=("b", "a"), seconds=1.5, source="rows",
             decided={"head": "float16", "group 1": "rows"}, first_loss=0.7, steps_above=2,
-        skipped_in_a_row=1, loss_scale=512.0, micro_batch_tokens=96,
+        skipped_in_a_row=1, loss_scale=512.0, micro_batch_tokens=96, stopped_phases=("head",),
     )  # fmt: skip
     weights, moments = {"a": torch.randn(3, 2)}, {"a/exp_avg": torch.randn(3, 2), "a/step": torch.tensor(11.0)}
     checkpoints.save_best(state, {"a": torch.ones(2)})
@@ -328,6 +339,7 @@ def test_every_part_of_the_state_comes_back(checkpoints: Checkpoints) -> None:
     assert fields == {
         "phase", "phase_step", "step", "best", "stale_evaluations", "touched", "seconds", "source",
             "decided", "skipped_in_a_row", "loss_scale", "first_loss", "steps_above", "micro_batch_tokens",
+            "stopped_phases",
     }, "a new field belongs into this test"  # fmt: skip
 
 

@@ -13,22 +13,57 @@ import pytest
 import small
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from unfreeze.data.loading import epoch_batches
-from unfreeze.errors import NumericsError
+from unfreeze.errors import NumericsError, RequestError
 from unfreeze.models.layers import LayerGroups
 from unfreeze.run import Event
 from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.training import engine as engine_module
-from unfreeze.training.engine import Engine
+from unfreeze.training.engine import Engine, check_device
 from unfreeze.training.optimization import rate_factor
 from unfreeze.types import Batch, LossOutput, LossTerm
 
 
 def events(engine: Any, kind: str) -> list[Event]:
     return list(engine.run.events(kind))
+
+
+def test_several_processes_are_refused_before_anything_is_trained(
+    usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda accelerator: 2))
+    with pytest.raises(RequestError, match="several processes") as caught:
+        usual.engine(tmp_path / "run", usual.phases(("head", 1)))
+    assert (caught.value.code, caught.value.exit_status) == ("DISTRIBUTED", 2)
+
+
+@pytest.mark.parametrize(
+    ("planned", "taken", "what_to_do"),
+    [
+        ("cuda", "cpu", "unset ACCELERATE_USE_CPU, then: resume"),
+        ("cpu", "xpu", "export ACCELERATE_USE_CPU=true, then: resume"),
+    ],
+)
+def test_another_device_than_was_planned_for_is_told(
+    planned: str, taken: str, what_to_do: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "device_type", lambda: planned)
+    check_device(planned, "resume")
+    with pytest.raises(RequestError, match=f"the plan is for {planned}, and Accelerate takes {taken}") as caught:
+        check_device(taken, "resume")
+    assert caught.value.remedy == what_to_do
+
+
+def test_the_engine_trains_on_the_device_that_was_planned_for(
+    usual: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "device_type", lambda: "abacus")
+    with pytest.raises(RequestError, match="the plan is for abacus"):
+        usual.engine(tmp_path / "run", usual.phases(("head", 1)))
 
 
 # accumulation ----------------------------------------------------------------------------------------------------
@@ -356,6 +391,7 @@ def test_early_stopping_ends_a_phase_and_the_next_begins(usual: Any, tmp_path: P
     assert len(judged) == last_best + 1 + 2 < 9
     assert [e.values["name"] for e in events(engine, "phase")] == ["all", "head"]
     assert any("ends early" in e.values["text"] for e in events(engine, "notice"))
+    assert engine.state.stopped_phases == ("all",)
 
 
 # numbers that are not finite -------------------------------------------------------------------------------------
@@ -396,6 +432,11 @@ def test_a_number_that_is_not_finite_stops_before_the_update(usual: Any, tmp_pat
     assert (error.code, error.exit_status) == ("NOT-FINITE", 5)
     assert said in error.what
     assert f"step {bad_step}" in error.what
+    assert (
+        f"--set train.learning_rate=0.0003 --set train.head_learning_rate=0.0003 --output {tmp_path / 'run-2'}"
+        in str(error.remedy)
+    )
+    assert f"unfreeze inspect {tmp_path / 'run' / 'recipe.yaml'} --row {min(order[bad_step - 1])}" in str(error.remedy)
     assert str(error.where).endswith(f"training rows {', '.join(str(r) for r in sorted(order[bad_step - 1]))}")
     assert small.are_equal(small.weights_of(engine.model), weights[-2])
     [recorded] = events(engine, "not_finite")
@@ -485,7 +526,8 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run(plain: Any, tmp_path
         engine.train()
     assert (caught.value.code, caught.value.exit_status) == ("DIVERGED", 5)
     assert "step 6, training rows" in str(caught.value.where)
-    assert "train.learning_rate" in str(caught.value.remedy)
+    anew = f"unfreeze train {tmp_path / 'run' / 'recipe.yaml'} --set train.learning_rate=1e-10"
+    assert anew in str(caught.value.remedy), "a tenth"
     [told] = events(engine, "diverged")
     assert len(told.values["rows"]) == 8
 

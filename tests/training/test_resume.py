@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +21,18 @@ import datasets
 import planted
 import pytest
 import small
+import torch
+from rich.console import Console
 
-from unfreeze import api, cli
+from unfreeze import api, cli, durable, preparation
 from unfreeze.data.sources import read
-from unfreeze.durable import sha256_of_file
-from unfreeze.errors import Interrupted, RequestError
+from unfreeze.durable import MAKE_ROOM, sha256_of_file
+from unfreeze.errors import Interrupted, ModelError, RequestError, ResourceError, UnfreezeError
+from unfreeze.machine import ONE_ROW_IS_TOO_MUCH, not_enough_memory
 from unfreeze.run import Event, Run
+from unfreeze.tasks.text_classification import TextClassification
 from unfreeze.testing import tiny_image_model, tiny_model
+from unfreeze.training.engine import Engine
 
 # Three phases of three steps with dropout; the middle one starts after step 3, the last after step 6.
 PHASES = [{"span": span, "epochs": "3 steps"} for span in ("head", "last(1)", "all")]
@@ -87,12 +97,18 @@ def signal_after(step: int, number: signal.Signals) -> Callable[[Event], None]:
     return observe
 
 
-def run_command(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *arguments: str, folder: Path, before: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     source = str(Path(api.__file__).parents[1])
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
+        [*before, *COMMAND, *arguments], cwd=folder, text=True, capture_output=True, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment},
     )  # fmt: skip
+
+
+class Killed(BaseException):
+    pass
 
 
 def main(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -150,17 +166,73 @@ def test_an_observer_may_ask_to_stop(place: Path, unbroken: str, tmp_path: Path)
     assert weights_of(tmp_path / "run") == unbroken
 
 
+def test_a_second_signal_ends_training_in_a_program_without_ending_the_program(
+    place: Path, unbroken: str, tmp_path: Path
+) -> None:
+    def hurry(event: Event) -> None:
+        if event.kind == "step" and event.step == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(place, tmp_path / "run", observers=[hurry])
+    status = Run(tmp_path / "run").status
+    assert (status.state, status.cause, status.exit_status) == ("interrupted", "stopped at once", 130)
+    api.resume(tmp_path / "run")
+    assert weights_of(tmp_path / "run") == unbroken
+
+
+@pytest.mark.parametrize("when", ["read", "encoded"])
+def test_a_signal_before_training_is_heard_there(
+    when: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    encode = TextClassification.encode
+
+    def read_and_signal(*given: Any, **named: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return read(*given, **named)
+
+    def encode_and_signal(self: Any, row: Any, *, train: bool) -> Any:
+        if train:
+            seen.append(row.place)
+            signal.raise_signal(signal.SIGTERM)
+        return encode(self, row, train=train)
+
+    if when == "read":
+        monkeypatch.setattr(preparation, "read", read_and_signal)
+        monkeypatch.setattr(preparation, "load_config", lambda *_, **__: pytest.fail("it went on"))
+    else:
+        monkeypatch.setattr(TextClassification, "encode", encode_and_signal)
+    with pytest.raises(Interrupted):
+        train(place, tmp_path / "run")
+    assert len(seen) == (when == "encoded")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_exits_with_75_and_resume_finishes_it(place: Path, unbroken: str) -> None:
     arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "stopped")
     stopped = run_command(*arguments, folder=place, SIGNAL="SIGTERM", STEPS="4", WATCHED="stopped/events.jsonl")
     assert stopped.returncode == 75, stopped.stderr
     assert "E-INTERRUPTED: stopped by SIGTERM" in stopped.stderr
     assert "unfreeze resume stopped" in stopped.stderr
+    assert "SIGTERM: stopping after this step, with a checkpoint; once more: at once" in stopped.stderr
     status = json.loads((place / "stopped" / "status.json").read_text())
     assert (status["state"], status["exit_status"]) == ("interrupted", 75)
     resumed = run_command("resume", "stopped", folder=place)
+    assert resumed.returncode == 2, "its task is code that the run names"
+    assert "--allow-remote-code" in resumed.stderr
+    resumed = run_command("resume", "stopped", "--allow-remote-code", folder=place)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(place / "stopped") == unbroken
+
+
+def test_under_nohup_a_terminal_that_closes_stops_nothing(place: Path, unbroken: str) -> None:
+    arguments = ("train", "recipe.yaml", "--task", "own_task:Signalled", "--output", "nohup")
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    done = run_command(*arguments, folder=place, before=nohup, SIGNAL="SIGHUP", STEPS="4", WATCHED="nohup/events.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert weights_of(place / "nohup") == unbroken
 
 
 def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path, unbroken: str) -> None:
@@ -168,16 +240,29 @@ def test_a_process_that_is_killed_leaves_a_run_that_resume_finishes(place: Path,
     killed = run_command(*arguments, folder=place, SIGNAL="SIGKILL", STEPS="7", WATCHED="killed/events.jsonl")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert Run(place / "killed").status.state == "running"
-    resumed = run_command("resume", "killed", folder=place)
+    resumed = run_command("resume", "killed", "--allow-remote-code", folder=place)
     assert resumed.returncode == 0, resumed.stderr
     assert weights_of(place / "killed") == unbroken
 
 
+def test_a_run_that_died_before_its_first_checkpoint_starts_from_the_beginning_and_says_so(
+    place: Path, unbroken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Engine, "_save", die)
+        train(place, tmp_path / "run")
+    said = io.StringIO()
+    run = api.resume(tmp_path / "run", console=Console(file=said, width=200))
+    assert weights_of(run.folder) == unbroken
+    sentence = "it was ended before its first checkpoint: training starts from the beginning"
+    assert f"note: {sentence}" in said.getvalue()
+    assert sentence in [event.values["text"] for event in run.events("notice")]
+
+
 # after training --------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("step", ["_write_model", "measure", "_judge_and_report"])
@@ -198,6 +283,110 @@ def test_a_run_that_dies_after_training_is_finished_without_training_again(
     assert [e.step for e in done.events("step")] == list(range(1, 10))
     assert (folder / "report.html").is_file()
     assert done.metrics["eval_accuracy"] == Run(place / "unbroken").metrics["eval_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_status", "cause"),
+    [
+        (MemoryError(), 6, "E-MEMORY: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), 6, "E-MEMORY: "),
+        (OSError(errno.ENOSPC, "No space left on device"), 6, "E-DISK: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 6, "E-DISK: Permission denied"),
+        (ModelError("MODEL-BROKEN", "x"), 4, "E-MODEL-BROKEN: x"),
+        (ZeroDivisionError("oops"), 1, "ZeroDivisionError: oops"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_status_says_how_the_process_ended(
+    error: Exception, exit_status: int, cause: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "_fine_tuned", fail)
+    recipe, folder = str(place / "recipe.yaml"), tmp_path / "run"
+    assert main("train", recipe, "--output", str(folder), monkeypatch=monkeypatch) == exit_status
+    status = Run(folder).status
+    assert (status.state, status.exit_status) == ("failed", exit_status)
+    assert status.cause.startswith(cause)
+    assert f"unfreeze resume {folder}" in status.next
+
+
+@pytest.mark.parametrize(
+    ("error", "next_"),
+    [
+        (ResourceError("DISK", "x", remedy=MAKE_ROOM), "free some space there, then: unfreeze resume {run}"),
+        (not_enough_memory("x", remedy=ONE_ROW_IS_TOO_MUCH), "with more memory free: unfreeze resume {run}\n"),
+        (ModelError("CHECKPOINT", "x", remedy="what fits"), "what fits"),
+        (ModelError("CHECKPOINT", "x"), "unfreeze resume {run}"),
+    ],
+)
+def test_what_is_advised_of_a_run_can_be_done_with_a_run(
+    error: UnfreezeError, next_: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "_fine_tuned", fail)
+    with pytest.raises(type(error)) as caught:
+        train(place, tmp_path / "run")
+    status = Run(tmp_path / "run").status
+    assert status.next.startswith(next_.format(run=tmp_path / "run"))
+    assert caught.value.remedy == status.next
+    assert (status.state, status.exit_status) == ("failed", error.exit_status)
+
+
+def test_the_trained_model_is_let_go_before_it_is_measured(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read back as it was written; and the peak of memory is that of the whole run."""
+    fine_tuned, measure = api._fine_tuned, api.measure
+    trained: list[weakref.ref[torch.nn.Module]] = []
+    is_there: list[bool] = []
+    peaks = iter([10, 30])
+
+    def train_and_remember(*given: Any) -> torch.nn.Module:
+        model = copy.deepcopy(fine_tuned(*given))  # which nothing else knows
+        trained.append(weakref.ref(model))
+        return model
+
+    def look_and_measure(*given: Any, **named: Any) -> None:
+        is_there.append(trained[0]() is not None)
+        measure(*given, **named)
+
+    monkeypatch.setattr(api, "_fine_tuned", train_and_remember)
+    monkeypatch.setattr(api, "measure", look_and_measure)
+    monkeypatch.setattr(api, "peak_memory_bytes", lambda: next(peaks))
+    run = train(place, tmp_path / "run")
+    assert is_there == [False]
+    assert run.metrics["train_peak_memory_bytes"] == run.results("train")["train_peak_memory_bytes"] == 30
+
+
+def test_what_was_trained_is_told_and_not_what_was_planned(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With early stopping: two steps of the first phase are made, one of each other."""
+    monkeypatch.setattr(Engine, "_is_better", lambda engine, found: engine.state.best is None)
+    settings = ["train.evaluations_per_epoch=4", "train.early_stopping=1"]
+    run = train(place, tmp_path / "run", settings=settings)
+    assert run.results("train")["train_stopped_phases"] == ["head", "last(1)", "all"]
+    assert (run.status.state, run.status.step, run.metrics["train_steps"]) == ("done", 4, 4)
+    card = (run.model_folder / "README.md").read_text(encoding="utf-8")
+    epochs = f"{run.plan['phases'][0]['epochs'] * 2 / 3:.3g}"
+    assert re.search(rf"^\| head \| head \| [\d,]+ \| 2 \| {epochs}0* \|", card, re.MULTILINE)
+    assert "2 of 3 steps, stopped early" in run.report().read_text(encoding="utf-8")
+
+
+def test_a_step_that_a_resumed_run_took_back_is_not_part_of_the_weights(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", recipe_yaml="", plan={})
+    assert api._last_step(run) == 0
+    for step in range(1, 8):
+        run.log("step", step, loss=1.0, tokens=1)
+    assert api._last_step(run) == 7
+    run.log("resumed", 5)
+    assert api._last_step(run) == 5, "steps 6 and 7 came after the checkpoint"
+    run.log("step", 6, loss=1.0, tokens=1)
+    assert api._last_step(run) == 6
 
 
 # what resume refuses ---------------------------------------------------------------------------------------------
@@ -291,12 +480,29 @@ def test_with_everything_put_back_it_goes_on(stopped: Path, unbroken: str) -> No
     assert weights_of(stopped / "run") == unbroken
 
 
-def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(place: Path, unbroken: str, tmp_path: Path) -> None:
-    table = read(str(place / "reviews.csv")).train
-    rows = [dict(row.values) for row in table]
+@pytest.fixture
+def rows(place: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """Rows in memory, and a recipe for them that names no file."""
     recipe = json.loads((place / "recipe.yaml").read_text())
     del recipe["data"]["source"]
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    return [dict(row.values) for row in read(str(place / "reviews.csv")).train]
+
+
+def test_rows_from_memory_that_cannot_be_kept_leave_no_run(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    def full(operation: str, path: Path) -> None:
+        if path.name == "data":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with durable.fault_points(full), pytest.raises(ResourceError) as caught:
+        train(tmp_path, tmp_path / "run", data=rows)
+    assert caught.value.code == "DISK"
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"], "there is nothing that could not be resumed"
+
+
+def test_a_run_on_rows_from_memory_needs_nothing_else_to_go_on(
+    rows: list[dict[str, Any]], unbroken: str, tmp_path: Path
+) -> None:
     with pytest.raises(Interrupted):
         train(tmp_path, tmp_path / "run", data=rows, observers=[signal_after(4, signal.SIGINT)])
     rows.clear()
@@ -354,4 +560,5 @@ def test_a_diverging_run_exits_with_5_and_says_so_in_its_status(
     recorded = Run(folder).status
     assert (recorded.state, recorded.exit_status) == ("failed", 5)
     assert recorded.cause.startswith("E-NOT-FINITE: ")
+    assert f"unfreeze train {folder / 'recipe.yaml'}" in recorded.next, "resume takes no other rate"
     assert not (folder / "model").exists()

@@ -30,7 +30,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
-from unfreeze.errors import ModelError, did_you_mean
+from unfreeze.errors import ModelError, command, did_you_mean
 from unfreeze.models import catalog
 from unfreeze.models.layers import HEAD, LayerGroups
 
@@ -157,7 +157,7 @@ def _builtin_folder() -> Path:
 def _folder(model: str, folder: Path) -> ModelSource:
     if (folder / "status.json").is_file():
         if not (folder / "model" / "config.json").is_file():
-            raise _unknown(model, "is a run that has no finished model", f"unfreeze resume {model}")
+            raise _unknown(model, "is a run that has no finished model", command("resume", model))
         return ModelSource("run", model, str(folder / "model"))
     if (folder / "config.json").is_file():
         return ModelSource("folder", model, str(folder))

@@ -263,6 +263,8 @@ def _run_facts(records: Records) -> Iterator[tuple[str, str, str]]:
     if (whole := expected.pop("total_seconds", None)) is not None:
         yield "Whole run", wording.duration(whole), ""
     yield "Peak memory", _if_known(memory, wording.size), _if_known(training.get("peak_memory_bytes"), wording.size)
+    if (device := training.get("peak_device_memory_bytes")) is not None:
+        yield "Peak memory of the GPU", "", wording.size(device)
     if (disk := expected.pop("disk_bytes", None)) is not None:
         yield "Disk", wording.size(disk), ""
     if (speed := training.get("tokens_per_second")) is not None:

@@ -83,7 +83,7 @@ def render(records: Records) -> str:
             figures=list(_figures(records)),
             classes=_classes(records),
             limits=list(_limits(records)),
-            phases=[{**p, "span": wording.answer(p.get("span")), "rates": _rates(p)} for p in records.phases],
+            phases=list(_phases(records)),
             settings=_settings(records),
         )
     )
@@ -264,6 +264,18 @@ def _limits(records: Records) -> Iterator[str]:
     for finding in records.findings:
         if finding.severity in ("warning", "bad") and not finding.code.startswith(("BASE", "SEL")):
             yield wording.without_paths(finding.sentence)
+
+
+def _phases(records: Records) -> Iterator[dict[str, Any]]:
+    """The plan's phases with the steps that were made: fewer, where one ended early."""
+    made = {phase.number: phase.steps for phase in records.timeline.phases}
+    for number, phase in enumerate(records.phases, start=1):
+        planned, epochs = phase.get("steps"), phase.get("epochs")
+        steps = made.get(number, 0 if made else planned)  # a log that could not be written tells nothing
+        if is_number(epochs) and is_number(planned) and is_number(steps) and planned:
+            epochs = round(epochs * steps / planned, 3)
+        found = {"steps": steps, "epochs": epochs, "span": wording.answer(phase.get("span")), "rates": _rates(phase)}
+        yield {**phase, **found}
 
 
 def _rates(phase: dict[str, Any]) -> str:

@@ -43,13 +43,15 @@ class Predictor:
         Args:
             folder: A run's ``model`` folder.
             device: Default: CUDA where it is there, otherwise the CPU.
-            allow_remote_code: Run Python code that came with the base model.
+            allow_remote_code: Run Python code that came with the base model, or a task of somebody's own.
 
         Raises:
-            ModelError: E-MODEL-BROKEN, when files are missing, damaged or do not belong together.
+            ModelError: E-MODEL-BROKEN, when files are missing, damaged or do not belong together. E-MODEL-REMOTE-CODE,
+                its task is code that is neither allowed nor imported already.
         """
         path = Path(folder)
         stored = read_task_file(path)
+        _check_task_is_allowed(stored["task_class"], path, allow_remote_code)
         problem = durable.verify(path)
         if problem is not None:
             raise ModelError("MODEL-BROKEN", f"the model is not as it was written: {problem}", where=str(path))
@@ -96,6 +98,16 @@ class Predictor:
             else:
                 values = self.task.row_values(item, place)
             yield Row(index, values, place)
+
+
+def _check_task_is_allowed(name: str, folder: Path, allow_remote_code: bool) -> None:
+    if not tasks.may_be_looked_up(name, allow_remote_code=allow_remote_code):
+        raise ModelError(
+            "MODEL-REMOTE-CODE",
+            f"the model's task {name} is code of somebody's own, which is not run unless you allow it",
+            where=str(folder / TASK_FILE),
+            remedy=f"read that code, then add --allow-remote-code; or, from Python: import {name.partition(':')[0]}",
+        )
 
 
 def save(folder: Path, task: Task, task_class: str, model: torch.nn.Module, extra: Mapping[str, Any]) -> None:

@@ -43,6 +43,15 @@ def find(name: str) -> type[Task]:
     )
 
 
+def may_be_looked_up(name: str, *, allow_remote_code: bool) -> bool:
+    """Whether a task that a file names (a model's, a recipe's, a run's) may be looked up.
+
+    Files may come from anybody, and a task of somebody's own is code: it is run where the person says so, or where this
+    process has imported it anyway.
+    """
+    return ":" not in name or allow_remote_code or name.partition(":")[0] in sys.modules
+
+
 def _own(name: str) -> type[Task]:
     from unfreeze.tasks.base import Task
 

@@ -76,6 +76,7 @@ class TrainState:
         skipped_in_a_row, loss_scale: Of training in float16: steps left out since the last one that was made, and by
             what the loss is multiplied (0: not known yet).
         micro_batch_tokens: The budget since memory was not enough for the plan's; 0: the plan's.
+        stopped_phases: Names of the phases that ended early.
     """
 
     phase: int = 0
@@ -92,11 +93,13 @@ class TrainState:
     skipped_in_a_row: int = 0
     loss_scale: float = 0.0
     micro_batch_tokens: int = 0
+    stopped_phases: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrainState:
         best = Best.from_json(stored["best"]) if stored["best"] else None
-        return replace(cls(**{**stored, "best": None, "touched": tuple(stored["touched"])}), best=best)
+        lists = {name: tuple(stored.get(name, ())) for name in ("touched", "stopped_phases")}
+        return replace(cls(**{**stored, "best": None, **lists}), best=best)
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: Run, notice: Callable[[str], None]) -> None:
-        self.folder, self.notice = run.checkpoints_folder, notice
+        self.run, self.folder, self.notice = run, run.checkpoints_folder, notice
         self.folder.mkdir(exist_ok=True)
 
     def save(self, checkpoint: Checkpoint) -> Path:
@@ -134,15 +137,31 @@ class Checkpoints:
         durable.publish(path, lambda staging: _write(staging, Checkpoint(state, weights)))
 
     def newest(self) -> Checkpoint | None:
-        """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said."""
+        """The newest complete checkpoint whose best weights are there too; damaged ones are passed over, said.
+
+        Returns:
+            None before the first checkpoint, which a run writes before its first step.
+
+        Raises:
+            ModelError: E-CHECKPOINT, there were some and none can be used: training begins anew only where it is asked.
+        """
         for sentence in durable.recover(self.folder):
             self.notice(sentence)
-        for path in self._newest_first():
+        there = self._newest_first()
+        for path in there:
             problem = self._problem_of(path)
             if problem is None:
                 return _read(path)
             self.notice(f"the checkpoint {path.name} is not used: {problem}")
-        return None
+        done = max((event.step for event in self.run.events("step")), default=0)
+        if not there and not done:
+            return None
+        raise ModelError(
+            "CHECKPOINT",
+            f"none of the {len(there)} checkpoints can be used" if there else f"no checkpoint of {done} steps is there",
+            where=str(self.folder),
+            remedy=f"put them back, or start a new run: {self.run.command_anew()}",
+        )
 
     def best_weights(self, best: Best) -> dict[str, torch.Tensor]:
         """The weights of the best evaluation.

@@ -30,10 +30,16 @@ from accelerate.utils import GradScalerKwargs
 from unfreeze.activations.rows import Rows
 from unfreeze.activations.unread import Unread
 from unfreeze.data.loading import epoch_batches, micro_batches, steps_per_epoch
-from unfreeze.errors import DistributedError, NumericsError
+from unfreeze.errors import NumericsError, RequestError, command
 from unfreeze.evaluation import Evaluation, autocast, evaluate_examples
-from unfreeze.machine import forward_tokens, give_back_device_memory, is_out_of_memory, not_enough_memory
-from unfreeze.models.layers import LayerGroups, hold_statistics, modes_kept
+from unfreeze.machine import (
+    device_type,
+    forward_tokens,
+    give_back_device_memory,
+    is_out_of_memory,
+    not_enough_memory,
+)
+from unfreeze.models.layers import HEAD, LayerGroups, hold_statistics, modes_kept
 from unfreeze.plan import PlannedPhase, Settings
 from unfreeze.randomness import generator, seed_all
 from unfreeze.run import Run
@@ -120,7 +126,11 @@ class Engine:
         self._chosen: tuple[int, int, np.ndarray] | None = None  # of the step that is being made
         self.accelerator = self._new_accelerator()
         if self.accelerator.num_processes > 1:
-            raise DistributedError("DISTRIBUTED", "training in several processes is not built yet; start one process")
+            what = "training in several processes is not built yet"
+            raise RequestError(
+                "DISTRIBUTED", what, remedy=f"start one process, without a launcher: {run.resume_command}"
+            )
+        check_device(self.accelerator.device.type, run.resume_command)
 
     def _new_accelerator(self) -> Accelerator:
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
@@ -325,8 +335,17 @@ class Engine:
             "DIVERGED",
             f"the loss is {loss:.3g} after {self.state.step} steps, it was {first:.3g} at the start: training diverges",
             where=_place(self.run, self.state.step, rows),
-            remedy="a tenth of the rate: --set train.learning_rate=... and --set train.head_learning_rate=...",
+            remedy=self._slower(),
         )
+
+    def _slower(self) -> str:
+        rates = [phase.learning_rates for phase in self.phases]
+        body = [rate for phase in rates for group, rate in phase.items() if group != HEAD]
+        head = [phase[HEAD] for phase in rates if HEAD in phase]
+        settings = [f"train.learning_rate={max(body or head) / 10:.1g}"]
+        settings += [f"train.head_learning_rate={max(head) / 10:.1g}"] if head else []
+        where = "in a new run (or in the recipe, where its phases have rates of their own)"
+        return f"a tenth of the rates, {where}: {self.run.command_anew(*settings)}"
 
     def _try_update(
         self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, trainable: list[torch.nn.Parameter]
@@ -408,10 +427,21 @@ class Engine:
         if max(map(len, parts)) < 2 or self.task.couples_rows:
             longest = int(chosen[int(lengths.argmax())])
             row = self.source.train.examples[longest].row
-            raise not_enough_memory(self._cause, f"{self.run.folder}, training row {row}, {int(lengths.max())} tokens")
+            where = f"{self.run.folder}, training row {row}, {int(lengths.max())} tokens"
+            raise not_enough_memory(self._cause, where, self._smaller(int(lengths.max())))
         budget = max(1, max(len(part) * int(lengths[part].max()) for part in parts) // 2)
         self.state = replace(self.state, micro_batch_tokens=budget)
         self._tell("notice", text=f"memory was not enough; from here on {budget} tokens go through the model at once")
+
+    def _smaller(self, longest: int) -> str:
+        if self.task.couples_rows:
+            setting = f"train.batch_size={max(1, self.settings.batch_size // 2)}"
+        elif self.task.modality == "text":
+            setting = f"train.max_length={max(4, longest // 2)}"
+        else:
+            setting = "schedule=head"
+        free = f"with more memory free: {self.run.resume_command}"
+        return f"with less, in a new run: {self.run.command_anew(setting)}\nor with a smaller model\nor {free}"
 
     @property
     def _budget_tokens(self) -> int:
@@ -500,11 +530,12 @@ class Engine:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         step = self.state.step + 1
         self._tell("not_finite", loss=repr(loss), gradient_norm=repr(norm), rows=rows)
+        first = command("inspect", *self.run.arguments, "--row", rows[0])
         raise NumericsError(
             "NOT-FINITE",
             f"{what} in step {step}; no update was made with it",
             where=_place(self.run, step, rows),
-            remedy="a tenth of the rate: --set train.learning_rate=...; or look at these rows: unfreeze inspect DATA",
+            remedy=f"{self._slower()}\nor look at the rows: {first}",
         )
 
     def _try_widest_step(self) -> None:
@@ -591,7 +622,9 @@ class Engine:
         else:
             self.state = replace(self.state, stale_evaluations=self.state.stale_evaluations + 1)
         self._tell("evaluation", phase=phase.name, is_best=is_best, metrics={"loss": found.loss, **found.metrics})
-        if phase.patience is not None and self.state.stale_evaluations >= phase.patience:
+        is_at_its_end = self.state.phase_step == phase.steps
+        if phase.patience is not None and self.state.stale_evaluations >= phase.patience and not is_at_its_end:
+            self.state = replace(self.state, stopped_phases=(*self.state.stopped_phases, phase.name))
             self._tell(
                 "notice", text=f"no better for {phase.patience} evaluations: the phase '{phase.name}' ends early"
             )
@@ -672,6 +705,27 @@ class Engine:
         if failure is not None and not self._has_told_of_the_log:
             self._has_told_of_the_log = True
             self._tell("notice", text=f"{failure}; training goes on, and the log is tried again with every event")
+
+
+def check_device(taken: str, resume: str) -> None:
+    """Accelerate has its own way to a device: it knows kinds that we do not plan for, and obeys settings of its own.
+
+    Args:
+        taken: The kind that it has taken.
+        resume: The command that goes on with the run.
+
+    Raises:
+        RequestError: E-RECIPE-CONFLICT, it has taken another one than was planned for.
+    """
+    planned = device_type()
+    if taken != planned:
+        change = "export ACCELERATE_USE_CPU=true" if planned == "cpu" else "unset ACCELERATE_USE_CPU"
+        raise RequestError(
+            "RECIPE-CONFLICT",
+            f"the plan is for {planned}, and Accelerate takes {taken}",
+            where="the environment variable ACCELERATE_USE_CPU, or the settings of accelerate config",
+            remedy=f"{change}, then: {resume}",
+        )
 
 
 def _place(run: Run, step: int, rows: Sequence[int]) -> str:

@@ -33,7 +33,7 @@ from unfreeze.activations.record import (
 from unfreeze.activations.replay import Replay
 from unfreeze.activations.rows import RecordedRows, Rows, Views
 from unfreeze.activations.store import DTYPES, Store, about, stored_bytes
-from unfreeze.errors import ResourceError
+from unfreeze.errors import ResourceError, command
 from unfreeze.machine import forward_tokens, is_out_of_memory
 from unfreeze.models.layers import LayerGroups, device_of
 from unfreeze.plan import PlannedPhase, Settings
@@ -396,5 +396,5 @@ def check_same_source(before: str, now: str, why: str, where: str) -> None:
             f"this phase was begun with inputs from '{before}'; going on with '{now}' would not be the same to the bit"
             + (f" ({why})" if why else ""),
             where=where,
-            remedy="make room for the recorded activations (unfreeze cache), then: unfreeze resume",
+            remedy=f"make room for the recorded activations (unfreeze cache), then: {command('resume', where)}",
         )
