@@ -85,6 +85,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "deberta-v2-SequenceClassification": ("top", "middle"),
     "roformer-SequenceClassification": ("top", "middle"),
     "wavlm-AudioClassification": ("top", "middle"),
+    # T5 makes the bias in the first layer of its encoder.
+    "t5-SequenceClassification": ("low",),
+    "t5-Seq2SeqLM": ("low",),
+    "mt5-Seq2SeqLM": ("low",),
     # What a row's hidden states are depends on the rows beside it, or on how far they are padded.
     "fnet-SequenceClassification": ("head", "top", "middle"),
     "nystromformer-SequenceClassification": ("head", "top", "middle"),
@@ -108,6 +112,7 @@ def test_outputs_and_gradients_are_those_of_the_full_forward(architecture: Archi
     model = architecture.build().eval()
     groups = LayerGroups.of(model)
     task: Any = Plain(architecture)
+    _wake(model, task)
     # Of encoder-decoders a layer of the encoder, too: T5 makes its position bias in the first.
     for place in (*PLACES, "low") if model.config.is_encoder_decoder else PLACES:
         group = {
@@ -125,6 +130,18 @@ def test_outputs_and_gradients_are_those_of_the_full_forward(architecture: Archi
             continue
         found = checked_at(task, model, groups, group)
         compare(task, model, groups, found, tmp_path / place)
+
+
+def _wake(model: Any, task: Any) -> None:
+    """Some draw weights so small that nothing but zeros comes out of a network of this size, which shows nothing."""
+    with torch.no_grad():
+        for gain in (1, 2):
+            answers = task.predict(model, task.collate(task.examples))
+            if (answers - answers[:1]).abs().max() > 0:
+                return
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.normal_(0, (gain / parameter[0].numel()) ** 0.5)
 
 
 def test_weights_of_the_head_that_are_read_below_its_first_module_would_not_learn_and_are_found() -> None:

@@ -155,7 +155,7 @@ def test_a_store_of_something_else_under_the_same_key_is_found(
     found = checked_at(task, model, groups, "group 2", examples)
     recorded_in(tmp_path, task, model, found, examples)
     with torch.no_grad():
-        model.bert.encoder.layer[1].output.dense.bias += 1  # type: ignore[union-attr,operator,index]
+        model.bert.encoder.layer[1].output.LayerNorm.bias += 1  # type: ignore[union-attr,operator,index]
     said: list[str] = []
     store = recorded_in(tmp_path, task, model, found, examples, say=said.append)
     assert "not what this model gives" in said[0]

@@ -493,7 +493,7 @@ def test_python_objects_of_every_kind_give_the_same_rows() -> None:
     given = [ROWS, columns, pd.DataFrame(ROWS), datasets.Dataset.from_list(ROWS)]
     given.append(datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}))
     assert [values(read(data)) for data in given] == [ROWS] * 5
-    assert len({read(data).fingerprint for data in given}) == 1
+    assert len({read(data).train.fingerprint for data in given}) == 1
 
 
 def test_a_dataset_brings_the_names_of_its_classes() -> None:

@@ -27,7 +27,7 @@ from unfreeze.testing import check_task, tiny_audio_model, tiny_image_model
 RATE = 8000
 PITCHES = {"a": 300, "b": 900, "c": 1800, " ": 0}
 TEXTS = ("ab", "ba", "abc", "cab", "a b", "b c", "ca", "bc a", "acb", "c")
-QUICK = ["train.epochs=30", "train.learning_rate=3e-3", "train.head_learning_rate=1e-2", "data.validation=0.2"]
+QUICK = ["train.epochs=40", "train.learning_rate=3e-3", "train.head_learning_rate=1e-2", "data.validation=0.2"]
 
 
 def sound(text: str, i: int = 0) -> np.ndarray:

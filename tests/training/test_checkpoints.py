@@ -224,14 +224,13 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_is_used(
     assert steps_of(folder) == [1, 2, 3, 4, 5, 4, 5, 6, 7, 8, 9]
 
 
-def test_a_checkpoint_whose_best_weights_are_damaged_is_refused(
-    engine: Callable[..., Any], unbroken: str, tmp_path: Path
-) -> None:
+def test_a_checkpoint_whose_best_weights_are_damaged_is_refused(engine: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     interrupt(engine, folder, 5)
     best = json.loads((newest(folder) / "state.json").read_text())["best"]["step"]
     cut(folder / "checkpoints" / f"best-{best:06d}")
-    assert small.fingerprint(engine(folder).train()) == unbroken
+    with pytest.raises(ModelError, match="CHECKPOINT"):  # the older ones have the same best weights
+        engine(folder).train()
     assert any("its best weights cannot be used" in text for text in notices(folder))
 
 

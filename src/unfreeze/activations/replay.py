@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from unfreeze.activations.boundary import Boundary, first_tensor, pre_hooks, replaced
-from unfreeze.models.layers import LayerGroups
+from unfreeze.models.layers import HEAD, LayerGroups
 
 # Sizes by which the batch and the length are told apart from the fixed dimensions of an output.
 _SIZES = ((2, 5), (3, 7))
@@ -58,7 +58,9 @@ class Replay:
             below = [model.get_submodule(boundary.module)]
         else:
             below = [m for name in boundary.below for m in groups.modules(name)]
-        modules = [m for m in below if any(True for _ in m.parameters())]
+        # Trap: a decoder reads the same embeddings as the encoder whose layers are recorded.
+        runs = _read_by_a_decoder(model) if boundary.group != HEAD else set()
+        modules = [m for m in below if any(True for _ in m.parameters()) and id(m) not in runs]
         whole = [*modules, *_wholly_of(model, modules, boundary.module)]
         shapes = [_output_shapes(model, whole, inputs(*size)) for size in _SIZES]
         # A module that the forward does not call (an unused embedding, a list of layers) needs no stand-in, and what
@@ -235,6 +237,13 @@ class _Watched:
 
 def _version(value: Any) -> int:
     return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
+
+
+def _read_by_a_decoder(model: nn.Module) -> set[int]:
+    """Modules that an encoder-decoder's decoder calls, embeddings that it shares with the encoder included; by id."""
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return set()
+    return {id(module) for module in model.get_decoder().modules()}  # type: ignore[operator]
 
 
 def _wholly_of(model: nn.Module, modules: Sequence[nn.Module], boundary: str) -> list[nn.Module]:

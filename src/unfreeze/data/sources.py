@@ -108,8 +108,8 @@ def keep(splits: Splits, folder: Path) -> None:
             place = arrow.column_names.index(column)
             arrow = arrow.set_column(place, column, pa.array(names, pa.large_string()))
         data = splits.read_from.get(name, splits)
-        names = json.dumps({"label_names": data.label_names, "class_names": data.class_names})
-        pyarrow.parquet.write_table(arrow.replace_schema_metadata({_NAMES: names}), folder / f"{name}.parquet")
+        stored = json.dumps({"label_names": data.label_names, "class_names": data.class_names})
+        pyarrow.parquet.write_table(arrow.replace_schema_metadata({_NAMES: stored}), folder / f"{name}.parquet")
 
 
 def kept(folder: Path) -> Splits | None:

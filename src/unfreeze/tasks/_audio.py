@@ -208,8 +208,9 @@ def _without_bands(features: torch.Tensor, masks: Sequence[tuple[Mask, ...]], ex
     Trap: sizes do not tell the axes apart, a short recording has fewer frames than there are bands.
     """
     is_turned, count = hasattr(extractor, "chunk_length"), getattr(extractor, "num_mel_bins", extractor.feature_size)
-    masked = features.transpose(1, 2).clone() if is_turned else features.clone()
-    bands = masked.unflatten(2, (-1, count))  # w2v-BERT has two frames in one: (batch, time, frames, bands)
+    by_time = features.transpose(1, 2) if is_turned else features
+    masked = by_time.clone(memory_format=torch.contiguous_format)
+    bands = masked.view(*masked.shape[:2], -1, count)  # w2v-BERT has two frames in one: (batch, time, frames, bands)
     for i, stretches in enumerate(masks):
         for first, last in stretches:
             bands[i, ..., int(first * count) : int(last * count)] = features[i].mean()
