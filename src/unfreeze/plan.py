@@ -7,6 +7,7 @@ letter. Nothing is decided later on.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -311,7 +312,7 @@ class _Decisions:
         )
 
     def _groups(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = [{"name": g.name, "parameters": g.parameters} for g in self.groups.describe()]
+        found: list[dict[str, Any]] = [{"name": name, "parameters": size} for name, size in self._sizes.items()]
         entries = self._entries or {}
         return [{**g, "share_below": entries[g["name"]].share} if g["name"] in entries else g for g in found]
 
@@ -398,12 +399,27 @@ class _Decisions:
 
     def _say_cost_of_checkpoints(self, phases: Sequence[PlannedPhase]) -> None:
         """How large one gets, and how long training waits for it: beside the time between them."""
-        size = checkpoint_bytes(phases, {g.name: g.parameters for g in self.groups.describe()})
+        size = checkpoint_bytes(phases, self._sizes)
         cost = f"each of at most {size / 1e6:,.0f} MB, about {size / CHECKPOINT_BYTES_PER_SECOND:.1f} s"
         for number, choice in enumerate(self.choices):
             if choice.key == "train.checkpoint_minutes":
                 reason = "; ".join(filter(None, (choice.reason, cost)))
                 self.choices[number] = replace(choice, reason=reason)
+
+    @functools.cached_property
+    def _cache_folder(self) -> Path:
+        asked = self.recipe.cache.folder
+        return Path(asked).expanduser().absolute() if asked else default_folder()
+
+    @functools.cached_property
+    def _room_for_caches(self) -> int:
+        """Disk, in bytes. What is recorded already counts as free: the same command must be planned alike again."""
+        return free_disk_bytes(self._cache_folder) + bytes_held(self._cache_folder)
+
+    @functools.cached_property
+    def _sizes(self) -> dict[str, int]:
+        """Parameters of each layer group, from the input."""
+        return {g.name: g.parameters for g in self.groups.describe()}
 
     def _cache(self) -> CacheSettings:
         asked = self.recipe.cache
@@ -412,10 +428,7 @@ class _Decisions:
                 if key in self.recipe.sources:
                     what = f"{key} changes nothing: cache.enabled is false, so nothing is recorded"
                     raise RecipeError("RECIPE-CONFLICT", what, where=key, remedy="leave one of them out")
-        folder = Path(asked.folder).expanduser().absolute() if asked.folder else default_folder()
-        free = free_disk_bytes(folder)
-        # What is recorded already counts as free: the same command must be planned alike the second time.
-        there = free + bytes_held(folder)
+        folder, there = self._cache_folder, self._room_for_caches
         budget = min(asked.budget if asked.budget is not None else min(MOST_CACHE_BYTES, there // 2), there)
         if asked.enabled:
             source = self.recipe.sources.get("cache.budget")
@@ -423,7 +436,7 @@ class _Decisions:
                 "cache.budget",
                 f"{budget / 1e9:.1f} GB",
                 source,
-                f"for recorded activations; {free / 1e9:.0f} GB are free",
+                f"for recorded activations; {free_disk_bytes(folder) / 1e9:.0f} GB are free",
             )
         return CacheSettings(str(folder), int(budget), asked.reuse)
 
@@ -494,7 +507,7 @@ class _Decisions:
         if not self.recipe.cache.enabled:
             why = "not recorded: cache.enabled is false"
             return [replace(p, source_reason=why, varies_rows=task.augments) for p in phases]
-        room = self._room_for_recordings(phases, settings)
+        room = self._room_beside(phases)
         facts = RowFacts(
             train_tokens=int(self.prepared.train_lengths.sum()),
             train_rows=len(self.prepared.train_lengths),
@@ -513,8 +526,8 @@ class _Decisions:
             decoder=self._decoder,
             recorded=self._recorded_before(settings),
         )
-        sizes = {g.name: g.parameters for g in self.groups.describe()}
-        decisions = decide([(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases], sizes, facts)
+        wanted = [(set(p.learning_rates), p.epochs, p.steps, p.evaluate_every) for p in phases]
+        decisions = decide(wanted, self._sizes, facts)
         seen = f", each row in {task.recorded_views} variants" if task.recorded_views > 1 else ", as they are"
         return [
             replace(
@@ -529,13 +542,10 @@ class _Decisions:
             for p, d in zip(phases, decisions, strict=True)
         ]
 
-    def _room_for_recordings(self, phases: Sequence[PlannedPhase], settings: Settings) -> int:
+    def _room_beside(self, phases: Sequence[PlannedPhase]) -> int:
         """Disk that stays free beside the run itself; without a recording it is slower, without a checkpoint lost."""
-        output, folder = self.recipe.output or RUNS_FOLDER, settings.cache.folder
-        room = free_disk_bytes(folder) + bytes_held(Path(folder))
-        if share_a_disk(output, folder):
-            room -= run_bytes(phases, {g.name: g.parameters for g in self.groups.describe()})
-        return max(0, room)
+        shared = share_a_disk(self.recipe.output or RUNS_FOLDER, self._cache_folder)
+        return max(0, self._room_for_caches - (run_bytes(phases, self._sizes) if shared else 0))
 
     def _refuse_settings_without_effect(self, schedule: Schedule) -> None:
         """Raises RecipeError where settings that were asked for would change nothing in these phases."""
