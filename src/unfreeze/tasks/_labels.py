@@ -41,8 +41,33 @@ _INTEGER = re.compile(r"[-+]?[0-9]+(?:\.0+)?\Z")
 _PERHAPS_DECIMAL = re.compile(r"[-+]?[0-9]+(,[0-9]+)?")
 
 
+class CountsNames:
+    """What a space of labels and one of tags share: their data may give ids that count names.
+
+    Attributes:
+        labels, ids, listed: See `LabelSpace`.
+    """
+
+    labels: tuple[str, ...]
+    ids: bool
+    listed: tuple[str, ...]
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The names in the order that ids in the data count them; empty where the data gives names."""
+        return (self.listed or self.labels) if self.ids else ()
+
+    def listed_where(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """What `listed` is with the outputs in the order of these labels: ids of the data mean what they meant."""
+        return self.counted if self.ids and tuple(labels) != self.labels else self.listed
+
+    def has_as_names(self, found: set[str], own: Sequence[str]) -> bool:
+        """Whether labels that could be ids are read as they are: they are names, of training or of their own data."""
+        return not self.ids and found <= {*self.labels, *own}
+
+
 @dataclass(frozen=True)
-class LabelSpace:
+class LabelSpace(CountsNames):
     """The targets of a classification or regression task.
 
     Attributes:
@@ -90,8 +115,7 @@ class LabelSpace:
     def in_order_of(self, labels: Sequence[str]) -> LabelSpace:
         """The same classes in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        listed = self.counted if self.ids and tuple(labels) != self.labels else self.listed
-        return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
+        return replace(self, labels=tuple(labels), counts=counts, listed=self.listed_where(labels), _position={})
 
     def unscaled(self, *, center: float = 0.0) -> LabelSpace:
         """Once the model's head itself gives values in the data's unit, but for `center`."""
@@ -128,11 +152,6 @@ class LabelSpace:
             return [name for name, bit in zip(self.labels, target, strict=True) if bit]
         return self.labels[target]
 
-    @property
-    def counted(self) -> tuple[str, ...]:
-        """The names in the order that ids in the data count them; empty where the data gives names."""
-        return (self.listed or self.labels) if self.ids else ()
-
     def relabelled(self, table: Table, column: str, own: Sequence[str]) -> Table:
         """Rows of other data, whose ids count names of its own, with their labels as the training rows name them.
 
@@ -151,8 +170,7 @@ class LabelSpace:
         values = table.column(column)
         rows = [None if is_unlabelled(v, asked) else parts_of(v) if several else [canonical(v)] for v in values]
         found = {part for parts in rows for part in parts or ()}
-        # Names are read as they are, and so are numbers that are names, or that the training rows have, too.
-        if not found or not _are_positions(found, own) or (not self.ids and found <= {*self.labels, *own}):
+        if not found or not _are_positions(found, own) or self.has_as_names(found, own):
             return table
         called = {part: own[_whole(part)] for part in found}
         for part, name in called.items() if self.ids else ():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unfreeze.errors import DataError, did_you_mean
+from unfreeze.tasks._labels import CountsNames
 from unfreeze.types import Row
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _SPAN_TAG = re.compile(r"[BIES]-(.+)")
 
 
 @dataclass(frozen=True)
-class TagSpace:
+class TagSpace(CountsNames):
     """The tags of the training rows.
 
     Attributes:
@@ -53,8 +54,7 @@ class TagSpace:
     def in_order_of(self, labels: Sequence[str]) -> TagSpace:
         """The same tags in another order of the model's outputs; ids of the data mean what they meant."""
         counts = tuple(self.counts[self._position[name]] for name in labels) if self.counts else ()
-        listed = self.counted if self.ids and tuple(labels) != self.labels else self.listed
-        return replace(self, labels=tuple(labels), counts=counts, listed=listed, _position={})
+        return replace(self, labels=tuple(labels), counts=counts, listed=self.listed_where(labels), _position={})
 
     def target(self, row: Row, column: str | None, n_words: int) -> np.ndarray | None:
         """Ids of a row's tags, (words,); None without tags.
@@ -75,11 +75,6 @@ class TagSpace:
             )
         return np.asarray([self._find(tag, row) for tag in tags], dtype=np.int64)
 
-    @property
-    def counted(self) -> tuple[str, ...]:
-        """The names in the order that ids in the data count them; empty where the data gives names."""
-        return (self.listed or self.labels) if self.ids else ()
-
     def relabelled(self, table: Table, column: str, own: Sequence[str]) -> Table:
         """Rows of other data, whose ids count names of its own, with the names of their tags.
 
@@ -93,8 +88,7 @@ class TagSpace:
         rows = table.column(column)
         tags = [tag for given in rows for tag in given or ()]
         are_positions = all(isinstance(tag, int) and 0 <= tag < len(own) for tag in tags)
-        # Numbers are read as they are where they are names, or where the training rows have them, too.
-        if not tags or not are_positions or (not self.ids and set(map(str, tags)) <= {*self.labels, *own}):
+        if not tags or not are_positions or self.has_as_names(set(map(str, tags)), own):
             return table
         return table.replacing(column, [None if given is None else [own[tag] for tag in given] for given in rows])
 
