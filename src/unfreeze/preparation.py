@@ -146,9 +146,9 @@ def prepare(
         if table is not None:
             task.check_labels(table, name)
     say(f"encoding {len(splits.train):,} rows")
-    train_examples = _encoded(task, splits.train, check)
+    train_examples = encoded(task, splits.train, check)
     validation = splits.validation
-    validation_examples = _encoded(task, validation or (), check)
+    validation_examples = encoded(task, validation or (), check)
     # One that is cut counts as longer than the limit, whatever it was and whichever of its parts was cut.
     lengths = {"train": np.asarray([limit + 1 if e.is_cut else e.length for e in train_examples])}
     tables = {"train": splits.train, "validation": validation, "test": splits.test}
@@ -191,7 +191,8 @@ def prepare(
     )
 
 
-def _encoded(task: Task, rows: Iterable[Row], check: Callable[[], None]) -> list[Example]:
+def encoded(task: Task, rows: Iterable[Row], check: Callable[[], None] = lambda: None) -> list[Example]:
+    """Examples of labelled rows, in their order; `check` is called for each and may raise to end it."""
     found: list[Example] = []
     for row in rows:
         check()

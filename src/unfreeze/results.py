@@ -15,7 +15,7 @@ from unfreeze.activations.rows import Rows
 from unfreeze.data.table import Table
 from unfreeze.evaluation import Evaluation, evaluate_examples, evaluate_rows, features_of
 from unfreeze.models.layers import device_of
-from unfreeze.preparation import Prepared
+from unfreeze.preparation import Prepared, encoded
 from unfreeze.run import Run
 from unfreeze.tasks.base import Material, Task
 from unfreeze.types import Batch, Example
@@ -65,8 +65,7 @@ def measure(
         if recorded is None:
             rows = None
         else:
-            encoded = functools.partial(_encoded, task, table)
-            rows = recorded(encoded, were_held_out=split == "eval")
+            rows = recorded(functools.partial(_rows_of, task, table), were_held_out=split == "eval")
         found = _evaluated(task, model, table, known, rows, **settings)
         run.write_results(split, found.to_json())
         reported = (split, table, found, collected.answers)
@@ -81,8 +80,8 @@ def measure(
         durable.write_json(run.folder / "baselines.json", compared)
 
 
-def _encoded(task: Task, table: Table) -> Rows:
-    return Rows(task, [e for row in table for e in task.encode(row, train=True)])
+def _rows_of(task: Task, table: Table) -> Rows:
+    return Rows(task, encoded(task, table))
 
 
 def _evaluated(

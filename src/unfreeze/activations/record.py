@@ -109,7 +109,7 @@ def _find_boundary(
     inputs = task.collate(list(examples)).to(device).inputs
     if group == HEAD and "decoder_input_ids" in inputs:
         raise Refused("what enters this head belongs to the tokens that are written, and not to the row alone")
-    if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
+    if _attends_sparsely(model):
         raise Refused("sparse attention (block_sparse) depends on the length of a batch, and changes with short ones")
     below = tuple(groups.names[: groups.names.index(group)])
     encoder = encoder_of(groups, model, group)
@@ -326,9 +326,14 @@ def pieces(task: Task, model: nn.Module, examples: Sequence[Example]) -> list[Ex
     if not _is_text(longest):
         return longest
     # Trap: a BigBird that sees short rows gives up its sparse attention for good. `unread` asks, too.
-    if getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse":
+    if _attends_sparsely(model):
         return longest
     return [task.beginning(example, tokens) for example, tokens in zip(longest, _PIECES, strict=False)]
+
+
+def _attends_sparsely(model: nn.Module) -> bool:
+    """BigBird's own attention."""
+    return getattr(getattr(model, "config", None), "attention_type", None) == "block_sparse"
 
 
 def _is_text(examples: Sequence[Example]) -> bool:

@@ -1,1 +1,1 @@
-"""Phases, steps and checkpoints: the only place that changes weights, modes and ``requires_grad``."""
+"""Phases, steps and checkpoints: the only place that changes weights."""
